@@ -1,0 +1,1 @@
+"""What the two programs promise each other: slices, the inventory file, and the log format."""

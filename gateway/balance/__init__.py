@@ -1,0 +1,1 @@
+"""Pure choice: which slice takes the next request."""

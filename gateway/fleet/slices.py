@@ -1,0 +1,120 @@
+"""Slice: one Triton server as the gateway sees it, and the counts of the work it has been given."""
+
+from collections.abc import Callable
+from typing import Final
+
+from contract.slice_spec import SliceSpec
+from gateway.fleet.health import (
+    DISABLED,
+    DOWN,
+    ENABLED,
+    UNKNOWN,
+    UP,
+    HealthRecord,
+    Order,
+    State,
+    Thresholds,
+)
+from gateway.fleet.histogram import Histogram, bucket_of
+
+CHARGE_DECAY_S: Final = 10.0
+"""A failed attempt weighs on its slice for this long, so that failing fast draws no traffic."""
+CHARGE_MAX: Final = 1000.0
+
+
+class Slice:
+    """
+    One slice: its spec, what is known of it, and its counters.
+
+    `begin()` and `end()` are the only writers of `in_flight`; whoever calls the one calls the
+    other exactly once, on every way out.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "charge",
+        "failures",
+        "grpc_latency",
+        "grpc_requests",
+        "health",
+        "http_latency",
+        "http_requests",
+        "in_flight",
+        "last_pick",
+        "models",
+        "name",
+        "on_idle",
+        "order",
+        "spec",
+        "weight",
+    )
+
+    def __init__(self, spec: SliceSpec, thresholds: Thresholds, now_s: float) -> None:
+        self.spec: SliceSpec = spec
+        self.name: str = spec.name
+        self.weight: float = spec.weight
+        self.health = HealthRecord(thresholds, now_s)
+        self.order: Order = ENABLED
+        self.models: dict[str, tuple[str, ...]] | None = None
+        self.in_flight = 0
+        self.abandoned = 0  # of in_flight: the client has gone, the slice is still at it
+        self.charge = 0.0  # failed attempts, decaying; counts like work in flight
+        self.last_pick = 0
+        self.http_requests = 0
+        self.grpc_requests = 0
+        self.failures = 0
+        self.http_latency = Histogram()
+        self.grpc_latency = Histogram()
+        self.on_idle: list[Callable[[], None]] = []
+
+    def begin(self) -> None:
+        """Count one request in."""
+        self.in_flight += 1
+
+    def end(self) -> None:
+        """Count one request out; the last one out tells whoever waits for that."""
+        assert self.in_flight > 0, f"{self.name}: end() without begin()"
+        self.in_flight -= 1
+        if not self.in_flight and self.on_idle:
+            waiting, self.on_idle = self.on_idle, []
+            for callback in waiting:
+                callback()
+
+    def answered_http(self, seconds: float) -> None:
+        """Count one HTTP answer relayed to its end."""
+        microseconds = int(seconds * 1e6)
+        latency = self.http_latency
+        latency.counts[bucket_of(microseconds)] += 1
+        latency.total_us += microseconds
+
+    def answered_grpc(self, seconds: float) -> None:
+        """Count one gRPC call relayed to its end."""
+        microseconds = int(seconds * 1e6)
+        latency = self.grpc_latency
+        latency.counts[bucket_of(microseconds)] += 1
+        latency.total_us += microseconds
+
+    def failed(self) -> None:
+        """Count one attempt that the slice did not answer properly."""
+        self.failures += 1
+        self.charge = min(self.charge + 1.0, CHARGE_MAX)
+
+    @property
+    def requests(self) -> int:
+        """Requests given to this slice since the gateway started, attempts that failed included."""
+        return self.http_requests + self.grpc_requests
+
+    @property
+    def routable(self) -> bool:
+        """New work may go here."""
+        return self.order is ENABLED and self.health.health is UP and self.weight > 0
+
+    @property
+    def state(self) -> State:
+        """What users are told; see docs/slice-lifecycle.md."""
+        if self.order is not ENABLED:
+            finished = self.order is DISABLED and not self.in_flight
+            return State.DISABLED if finished else State.DRAINING
+        if self.health.health is UNKNOWN:
+            return State.STARTING
+        return State.UNREADY if self.health.health is DOWN else State.READY

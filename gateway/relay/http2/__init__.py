@@ -1,0 +1,12 @@
+"""
+The HTTP/2 relay: gRPC frames from clients to slices and back.
+
+    frames       sans-I/O: 9-byte frame heads and the small frames, in and out
+    headers      sans-I/O: header blocks, judged once and remembered
+    budget       sans-I/O: what a peer may make us do for nothing
+    call         one call: a stream of a client joined to a stream of a slice
+    connection   what both sides do: framing, settings, pings, windows, writing once a turn
+    downstream   the client's side
+    upstream     the slice's side
+    links        the connections to each slice
+"""

@@ -1,0 +1,274 @@
+"""
+Call: a client's stream, what it asks, and the slice that answers.
+
+A call is bound to a slice when the model is known: at once for most calls, with the first message
+for ModelInfer and ModelStreamInfer. What the client has sent is kept until the answer begins, so
+that another slice can be sent the same. The slice's count is given back in one place, release().
+"""
+
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway import errors
+from gateway.errors import Fault
+from gateway.fleet.registry import SlicePool
+from gateway.fleet.slices import Slice
+from gateway.relay.http2 import frames
+from gateway.relay.http2.headers import Request, encode
+from gateway.relay.http2.stream import Chunk, Stream
+from gateway.relay.router import BY_MESSAGE, pool_key_of_message
+
+if TYPE_CHECKING:
+    from gateway.relay.http2.downstream import Downstream
+
+LOSSES_MAX: Final = 1
+"""Slices that may be lost under a call before it is given up: what kills two might kill all."""
+
+_GRPC_HEAD: Final = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+
+
+class Call(Stream):
+    """
+    One call, from its HEADERS to its last END_STREAM.
+
+    Attributes:
+        request: What was asked.
+        target: The slice that was given the call; None before, and once it is done.
+        kept: What the client has sent, until the answer begins; None when it is not kept.
+        begun: The answer's head has been passed on.
+        done: The slice's part is over; what the client still sends is thrown away.
+        active_s: Coarse time of the last frame of either side.
+        deadline_s: `grpc-timeout`, or 0.
+    """
+
+    __slots__ = (
+        "active_s",
+        "begun",
+        "body_left",
+        "deadline_s",
+        "done",
+        "kept",
+        "kept_bytes",
+        "losses",
+        "pool",
+        "request",
+        "request_trailers",
+        "started_s",
+        "target",
+        "tried",
+    )
+
+    def __init__(self, connection: "Downstream", stream_id: int, request: Request) -> None:
+        super().__init__(connection, stream_id)
+        self.request = request
+        self.target: Slice | None = None
+        self.pool: SlicePool | None = None
+        self.tried: tuple[Slice, ...] = ()
+        self.losses = 0
+        self.kept: list[Chunk] | None = []
+        self.kept_bytes = 0
+        self.body_left = request.content_length
+        self.request_trailers: bytes | None = None
+        self.begun = False
+        self.done = False
+        now_s = connection.core.deadlines.now_s
+        self.started_s = time.monotonic()
+        self.active_s = now_s
+        self.deadline_s = now_s + request.timeout_s if request.timeout_s else 0.0
+
+    @property
+    def client(self) -> "Downstream":
+        return cast("Downstream", self.connection)
+
+    # --- the client's side --------------------------------------------------------------------
+
+    def take(self, data: Chunk, size: int, ends: bool) -> None:
+        """Pass a piece of the request on, or keep it until it can be."""
+        self.ended_in = ends
+        peer = self.peer
+        if self.kept is not None:
+            self._keep(data, size)
+        if peer is None:
+            if self.target is None:
+                self._bind_by_message()
+        elif peer.connection.send_data(peer, data, ends):
+            self.connection.credit(self, size)
+
+    def bind(self, key: str) -> None:
+        """Give the call to a slice of the pool `key`."""
+        self.pool = self.client.core.registry.pool(key)
+        self._give_to(self.pool.pick(), errors.NO_SLICE)
+
+    def cancel(self) -> None:
+        """The client takes it back: the slice is told at once."""
+        self._part_from_slice(frames.CANCEL)
+        self.release()
+        self._forget_kept()
+        self.done = True
+
+    # --- the slice's side ---------------------------------------------------------------------
+
+    def start(self, peer: Stream) -> None:
+        """Send the request on `peer`, a new stream of a connection to the slice."""
+        connection = peer.connection
+        self.peer, peer.peer = peer, self
+        request, kept = self.request, self.kept
+        assert kept is not None, "a call whose request is gone cannot be started"
+        ends_with_head = self.ended_in and not kept and self.request_trailers is None
+        connection.send_headers(peer, request.block, ends_with_head)
+        ends_with_data = self.ended_in and self.request_trailers is None
+        for index, data in enumerate(kept):
+            last = index == len(kept) - 1
+            if connection.send_data(peer, data, last and ends_with_data):
+                self.connection.credit(self, len(data))
+        if self.request_trailers is not None:
+            connection.send_headers(peer, self.request_trailers, ends=True)
+        if self.kept_bytes > self.client.core.limits.replay_bytes:
+            self._forget_kept()
+
+    def begin_answer(self) -> None:
+        """The slice answers: from here on no other may."""
+        self.begun = True
+        self._forget_kept()
+
+    def slice_done(self) -> None:
+        """The slice has sent its last frame."""
+        target = self.target
+        if target is not None:
+            target.answered_grpc(time.monotonic() - self.started_s)
+        self.peer = None
+        self.done = True
+        self.release()
+
+    def slice_lost(self, fault: Fault, unprocessed: bool) -> None:
+        """
+        The slice will not answer; try another, or tell the client.
+
+        Args:
+            fault: What the client is told if nobody else can answer.
+            unprocessed: The slice has certainly not worked on it (connection refused, GOAWAY,
+                REFUSED_STREAM), so it may move as often as there are slices.
+        """
+        target = self.target
+        self.peer = None
+        self.release()
+        if target is not None:
+            self.tried += (target,)
+        if not unprocessed:
+            self.losses += 1
+        if self.begun or self.kept is None or self.losses > LOSSES_MAX or self.pool is None:
+            self.fail(fault)
+            return
+        self.client.core.counters.replays += 1
+        self._give_to(self.pool.pick_other(self.tried), fault)
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def fail(self, fault: Fault) -> None:
+        """Answer with an error of our own, in the form the client understands."""
+        client = self.client
+        client.core.counters.fault(fault.code)
+        self._part_from_slice(frames.CANCEL)
+        self.release()
+        self._forget_kept()
+        self.done = True
+        if self.begun and not self.request.is_grpc:
+            client.reset(self, frames.INTERNAL_ERROR)
+        elif self.request.is_grpc:
+            status = [
+                (b"grpc-status", str(fault.grpc_status).encode()),
+                (b"grpc-message", _percent_encode(fault.message)),
+            ]
+            block = encode(status if self.begun else [*_GRPC_HEAD, *status])
+            self.begun = True
+            client.send_headers(self, block, ends=True)
+        else:
+            self._answer_http(fault.http_status, fault.http_body)
+
+    def answer_message(self, message: bytes) -> None:
+        """Answer a gRPC call with one message of our own and status OK."""
+        self.begun = self.done = True
+        self._forget_kept()
+        client = self.client
+        client.send_headers(self, encode(_GRPC_HEAD), ends=False)
+        client.send_data(self, b"\0" + len(message).to_bytes(4, "big") + message, ends=False)
+        client.send_headers(self, encode([(b"grpc-status", b"0")]), ends=True)
+
+    def release(self) -> None:
+        """Give the slice's count back, exactly once."""
+        target, self.target = self.target, None
+        if target is not None:
+            target.end()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _bind_by_message(self) -> None:
+        """Bind once the message has named its model, or can no longer do so."""
+        kept = self.kept
+        assert kept is not None
+        if self.request.route.kind is not BY_MESSAGE:
+            self.bind("call")  # a request with trailers; anything else is bound on HEADERS
+            return
+        start = kept[0] if len(kept) == 1 else b"".join(kept)
+        key = pool_key_of_message(start)
+        limits = self.client.core.limits
+        if len(start) >= 5 and int.from_bytes(start[1:5], "big") > limits.body_bytes:
+            self.fail(errors.BODY_TOO_LARGE)
+        elif key is not None or self.ended_in or len(start) > 64 * 1024:
+            self.bind(key or "")
+
+    def _give_to(self, target: Slice | None, fault: Fault) -> None:
+        client = self.client
+        if target is None:
+            self.fail(fault)
+            return
+        target.begin()
+        target.grpc_requests += 1
+        self.target = target
+        client.links.open(target, self)
+
+    def _part_from_slice(self, code: int) -> None:
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer.peer = None
+            peer.connection.give_up(peer, code)
+
+    def _keep(self, data: Chunk, size: int) -> None:
+        assert self.kept is not None
+        core = self.client.core
+        if self.peer is not None and (
+            self.kept_bytes + size > core.limits.replay_bytes
+            or core.buffered_bytes > core.limits.buffered_bytes
+        ):
+            self._forget_kept()
+            return
+        self.kept.append(data)
+        self.kept_bytes += size
+        core.buffered_bytes += size
+
+    def _forget_kept(self) -> None:
+        if self.kept is not None:
+            self.client.core.buffered_bytes -= self.kept_bytes
+            self.kept = None
+            self.kept_bytes = 0
+
+    def _answer_http(self, status: int, body: bytes) -> None:
+        self.begun = True
+        head = [
+            (b":status", str(status).encode()),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if self.request.is_head:
+            self.client.send_headers(self, encode(head), ends=True)
+            return
+        self.client.send_headers(self, encode(head), ends=False)
+        self.client.send_data(self, body, ends=True)
+
+
+def _percent_encode(message: str) -> bytes:
+    """Encode grpc-message. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md"""
+    return b"".join(
+        b"%c" % octet if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet
+        for octet in message.encode()
+    )

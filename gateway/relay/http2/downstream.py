@@ -1,0 +1,381 @@
+"""The client's side of an HTTP/2 connection."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway import errors
+from gateway.relay.core import RelayCore
+from gateway.relay.http2 import frames
+from gateway.relay.http2.budget import Budget
+from gateway.relay.http2.call import Call
+from gateway.relay.http2.connection import Connection
+from gateway.relay.http2.frames import ProtocolError
+from gateway.relay.http2.headers import BlockReader, MalformedError, Request, check_trailers
+from gateway.relay.http2.stream import Chunk, Stream
+from gateway.relay.router import BALANCED, BY_MESSAGE, HEALTH_CHECK, LIVE, Route
+
+if TYPE_CHECKING:
+    from gateway.relay.http2.links import Links
+
+RECENT_MAX: Final = 512
+"""Streams that we ended first: the client's frames for them may still be on their way."""
+EARLY_RESET_S: Final = 1.0
+"""A stream that is reset younger than this, unanswered, counts as an attack might."""
+_DRAIN_PING: Final = b"drain\0\0\0"
+_LIVE_PING: Final = b"alive?\0\0"
+
+_TRUE: Final = b"\x08\x01"  # field 1, varint 1: live, ready, and health.v1 SERVING
+_NOT_SERVING: Final = b"\x08\x02"
+
+
+class Downstream(Connection):
+    """A client's connection; `streams` holds its calls."""
+
+    __slots__ = (
+        "_drain_sent",
+        "_last_id",
+        "_pinged_at_s",
+        "_preface_left",
+        "_reader",
+        "_recent",
+        "_refuse_above",
+        "_resets",
+        "_saw_settings",
+        "links",
+    )
+
+    def __init__(self, core: RelayCore, links: "Links") -> None:
+        super().__init__(core)
+        self.links = links
+        limits = core.limits
+        self._reader: BlockReader[Request] = BlockReader(Request, limits.head_bytes)
+        self._resets = Budget(limits.reset_burst, limits.reset_per_s, core.deadlines.now_s)
+        self._preface_left = frames.PREFACE
+        self._last_id = 0
+        self._recent: dict[int, None] = {}
+        self._refuse_above = frames.STREAM_ID_MAX
+        self._drain_sent = False
+        self._saw_settings = False
+        self._pinged_at_s = 0.0
+
+    # --- the connection -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        core, limits = self.core, self.core.limits
+        core.counters.accepted += 1
+        core.clients.add(self)
+        core.deadlines.add(self)
+        self.last_read_s = core.deadlines.now_s
+        self.deadline_s = core.deadlines.now_s  # looked at every tick
+        self.put(
+            frames.settings(
+                {
+                    frames.SETTING_MAX_CONCURRENT_STREAMS: limits.streams,
+                    frames.SETTING_INITIAL_WINDOW_SIZE: limits.stream_window,
+                    frames.SETTING_MAX_FRAME_SIZE: limits.frame_bytes,
+                    frames.SETTING_MAX_HEADER_LIST_SIZE: limits.head_bytes,
+                }
+            )
+        )
+        if limits.connection_window > frames.DEFAULT_WINDOW:
+            self.put(frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW))
+        if core.draining:
+            self.drain()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        core = self.core
+        core.counters.closed += 1
+        core.counters.header_hits += self._reader.hits
+        core.counters.header_misses += self._reader.misses
+        core.clients.discard(self)
+        core.deadlines.discard(self)
+        for stream in list(self.streams.values()):
+            call = cast("Call", stream)
+            call.cancel()
+            self.drop_queue(call)
+        self.streams.clear()
+
+    def data_received(self, data: Chunk) -> None:
+        if self._preface_left:
+            expected = self._preface_left
+            n = min(len(expected), len(data))
+            if bytes(data[:n]) != expected[:n]:
+                self.fail(ProtocolError(frames.PROTOCOL_ERROR, "bad connection preface"))
+                return
+            self._preface_left = expected[n:]
+            data = data[n:]
+            if not data:
+                return
+        super().data_received(data)
+
+    def on_setting(self, key: int, value: int) -> None:
+        super().on_setting(key, value)
+
+    def on_first_settings(self) -> None:
+        self._saw_settings = True
+
+    def on_goaway(self, last_stream_id: int, code: int) -> None:
+        """The client opens no more streams; what is open goes on."""
+        self.drain()
+
+    def is_idle_stream(self, stream_id: int) -> bool:
+        return stream_id > self._last_id or not stream_id & 1
+
+    def last_stream_id(self) -> int:
+        return self._last_id
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def on_headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        if stream_id <= self._last_id or not stream_id & 1:
+            self._late_headers(stream_id, block, ends)
+            return
+        if not self._saw_settings:
+            raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame must be SETTINGS")
+        self._last_id = stream_id
+        core = self.core
+        try:
+            request = self._reader.read(block)
+        except MalformedError:
+            self._refuse(stream_id, frames.PROTOCOL_ERROR)
+            return
+        if stream_id > self._refuse_above:
+            return  # behind our GOAWAY: the client sends it elsewhere
+        if len(self.streams) >= core.limits.streams:
+            core.counters.limit("streams")
+            self._refuse(stream_id, frames.REFUSED_STREAM)
+            return
+        call = Call(self, stream_id, request)
+        self.streams[stream_id] = call
+        core.counters.grpc_calls += 1
+        if ends:
+            call.ended_in = True
+            if request.content_length > 0:
+                self._malformed(call)
+                return
+        self._begin(call, request, ends)
+
+    def _begin(self, call: Call, request: Request, ends: bool) -> None:
+        core, limits = self.core, self.core.limits
+        kind = request.route.kind
+        if request.size > limits.head_bytes or request.count > limits.header_count:
+            core.counters.limit("head_bytes")
+            call.fail(errors.HEAD_TOO_LARGE)
+        elif core.buffered_bytes > limits.buffered_bytes:
+            core.counters.limit("buffered_bytes")
+            call.fail(errors.OVERLOADED)
+        elif kind is BY_MESSAGE:
+            if ends:
+                call.bind("")
+        elif kind is BALANCED:
+            call.bind(request.route.key)
+        else:
+            self._answer_here(call, request.route)
+
+    def _answer_here(self, call: Call, route: Route) -> None:
+        serving = bool(self.core.registry.everywhere.members)
+        if self.core.draining and route.kind is not LIVE:
+            call.fail(errors.SHUTTING_DOWN)
+        elif route.kind is LIVE:
+            call.answer_message(_TRUE)
+        elif route.kind is HEALTH_CHECK:
+            call.answer_message(_TRUE if serving else _NOT_SERVING)
+        else:
+            call.answer_message(_TRUE if serving else b"")
+
+    def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
+        self.receive(size)
+        call = cast("Call | None", self.streams.get(stream_id))
+        if call is None or call.ended_in:
+            self._late_data(stream_id, call, size, ends)
+            return
+        call.receive_left -= size
+        if call.receive_left < 0:
+            raise ProtocolError(frames.FLOW_CONTROL_ERROR, "stream window exceeded")
+        call.held += size
+        call.active_s = self.core.deadlines.now_s
+        if size > len(data):  # padding goes no further
+            self.credit(call, size - len(data))
+        if call.body_left >= 0:
+            call.body_left -= len(data)
+            if call.body_left < 0 or (ends and call.body_left):
+                self._malformed(call)
+                return
+        if call.done:
+            call.ended_in = ends
+            self.credit(call, len(data))
+        else:
+            call.take(data, len(data), ends)
+
+    def on_reset(self, stream_id: int, code: int) -> None:
+        self._recent.pop(stream_id, None)
+        stream = self.streams.pop(stream_id, None)
+        if stream is None:
+            return
+        call = cast("Call", stream)
+        call.cancel()
+        self.drop_queue(call)
+        if not call.begun:
+            self._count_early_reset(call)
+
+    def on_sent(self, stream: Stream) -> None:
+        """The answer is complete; a client that still sends is told to stop."""
+        self.streams.pop(stream.id, None)
+        if not stream.ended_in:
+            self._remember(stream.id)
+            self.put(frames.rst_stream(stream.id, frames.NO_ERROR))
+        self.drop_queue(stream)
+        if self.core.draining or self._drain_sent:
+            self._close_if_done()
+
+    def on_window_overflow(self, stream: Stream) -> None:
+        self._end_malformed(cast("Call", stream), frames.FLOW_CONTROL_ERROR)
+
+    def reset(self, call: Call, code: int) -> None:
+        """End a stream without an answer."""
+        self.streams.pop(call.id, None)
+        self.drop_queue(call)
+        if not call.ended_in:
+            self._remember(call.id)
+        self.put(frames.rst_stream(call.id, code))
+
+    # --- draining and deadlines ---------------------------------------------------------------
+
+    def drain(self) -> None:
+        """
+        Take no new calls, and close once the last is answered.
+
+        Two GOAWAYs: the first, with the highest id there is, stops the client from opening
+        streams; what it has opened meanwhile is still served. When the PING that follows comes
+        back the second names the last stream, and what comes later is not ours. RFC 9113 6.8.
+        """
+        if self._drain_sent or self.closed:
+            return
+        self._drain_sent = True
+        self.put(frames.goaway(frames.STREAM_ID_MAX, frames.NO_ERROR))
+        self.put(frames.ping(_DRAIN_PING))
+
+    def on_ping_ack(self, payload: bytes) -> None:
+        self._pinged_at_s = 0.0
+        if payload == _DRAIN_PING and self._drain_sent:
+            self._refuse_above = self._last_id
+            self.put(frames.goaway(self._last_id, frames.NO_ERROR))
+            self._close_if_done()
+
+    def on_deadline(self, now_s: float) -> None:
+        timeouts = self.core.timeouts
+        quiet_s = now_s - self.last_read_s
+        if not self._saw_settings and timeouts.head_s and quiet_s > timeouts.head_s:
+            self.core.counters.limit("head_timeout")
+            self.close(frames.SETTINGS_TIMEOUT, "no SETTINGS came")
+        elif self._pinged_at_s and now_s - self._pinged_at_s > timeouts.ping_timeout_s > 0:
+            self.core.counters.limit("ping_timeout")
+            self.abort()
+        elif not self.streams:
+            if timeouts.grpc_idle_s and quiet_s > timeouts.grpc_idle_s:
+                self.core.counters.limit("grpc_idle")
+                self.close(frames.NO_ERROR, "idle")
+        else:
+            if timeouts.ping_s and quiet_s > timeouts.ping_s and not self._pinged_at_s:
+                self._pinged_at_s = now_s
+                self.put(frames.ping(_LIVE_PING))
+            for stream in list(self.streams.values()):
+                self._check_call(cast("Call", stream), now_s)
+
+    def _check_call(self, call: Call, now_s: float) -> None:
+        timeouts = self.core.timeouts
+        quiet_s = now_s - call.active_s
+        if call.deadline_s and now_s >= call.deadline_s and not call.done:
+            call.fail(errors.ANSWER_TIMEOUT.because("the call's own deadline has passed"))
+        elif call.queue is not None:
+            if timeouts.send_idle_s and quiet_s > timeouts.send_idle_s:
+                self.core.counters.limit("send_idle")
+                call.cancel()
+                self.reset(call, frames.CANCEL)
+        elif call.done:
+            return
+        elif call.ended_in and not call.begun:
+            if timeouts.response_s and quiet_s > timeouts.response_s:
+                target = call.target
+                if target is not None:
+                    target.failed()
+                call.fail(errors.ANSWER_TIMEOUT)
+        elif timeouts.stream_idle_s and quiet_s > timeouts.stream_idle_s:
+            call.fail(errors.REQUEST_TIMEOUT)
+
+    def _close_if_done(self) -> None:
+        if not self.streams and self._refuse_above == self._last_id:
+            self.close()
+
+    # --- what a client should not do ----------------------------------------------------------
+
+    def _late_headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        """HEADERS on a stream that is not new: trailers, a late frame, or a mistake."""
+        if not stream_id & 1:
+            raise ProtocolError(frames.PROTOCOL_ERROR, "clients open odd streams")
+        headers = self._reader.decode(block)  # the dynamic table goes on, whatever it is for
+        call = cast("Call | None", self.streams.get(stream_id))
+        if call is None:
+            if stream_id not in self._recent:
+                raise ProtocolError(frames.STREAM_CLOSED, "HEADERS on a closed stream")
+            if ends:
+                self._recent.pop(stream_id)
+            return
+        if call.ended_in:
+            raise ProtocolError(frames.STREAM_CLOSED, "HEADERS after END_STREAM")
+        try:
+            trailers = check_trailers(headers)
+        except MalformedError:
+            self._malformed(call)
+            return
+        if not ends or call.body_left > 0:
+            self._malformed(call)
+            return
+        call.ended_in = True
+        call.request_trailers = trailers
+        if call.peer is not None:
+            call.peer.connection.send_headers(call.peer, trailers, ends=True)
+        elif call.target is None and not call.done:
+            call.bind("")
+
+    def _late_data(self, stream_id: int, call: Call | None, size: int, ends: bool) -> None:
+        if call is not None:
+            raise ProtocolError(frames.STREAM_CLOSED, "DATA after END_STREAM")
+        if not stream_id or self.is_idle_stream(stream_id):
+            raise ProtocolError(frames.PROTOCOL_ERROR, "DATA on an idle stream")
+        if stream_id not in self._recent and stream_id <= self._refuse_above:
+            raise ProtocolError(frames.STREAM_CLOSED, "DATA on a closed stream")
+        self.credit_connection(size)
+        if ends:
+            self._recent.pop(stream_id, None)
+
+    def _malformed(self, call: Call) -> None:
+        self._end_malformed(call, frames.PROTOCOL_ERROR)
+
+    def _end_malformed(self, call: Call, code: int) -> None:
+        self.core.counters.limit("malformed_request")
+        call.cancel()
+        self.reset(call, code)
+        self._count_early_reset(call)
+
+    def _refuse(self, stream_id: int, code: int) -> None:
+        self._remember(stream_id)
+        self.put(frames.rst_stream(stream_id, code))
+        self._spend_reset()
+
+    def _count_early_reset(self, call: Call) -> None:
+        if self.core.loop.time() - call.active_s < EARLY_RESET_S:
+            self._spend_reset()
+
+    def _spend_reset(self) -> None:
+        """Whoever resets, the work was asked for: CVE-2023-44487 and CVE-2025-8671 alike."""
+        if not self._resets.spend(self.core.loop.time()):
+            self.core.counters.limit("early_resets")
+            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too many streams reset early")
+
+    def _remember(self, stream_id: int) -> None:
+        self._recent[stream_id] = None
+        if len(self._recent) > RECENT_MAX:
+            del self._recent[next(iter(self._recent))]

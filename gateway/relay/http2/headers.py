@@ -1,0 +1,283 @@
+"""
+Header blocks: decoded and judged once, then remembered by their bytes.
+
+A client's second call and every one after it sends the same few bytes, all of them references into
+the HPACK dynamic table. Such a block means the same until the next insertion into that table, so the
+outcome of judging it is kept until then. Going out we use no dynamic table, so a block that was
+encoded once stays true for every connection. RFC 7541; RFC 9113 section 8.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.hpack import Decoder
+from hpack.table import HeaderTable
+
+from gateway.relay.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ProtocolError
+from gateway.relay.router import Route, grpc_route
+
+Header = tuple[bytes, bytes]
+T = TypeVar("T")
+
+BLOCKS_MAX: Final = 128
+"""Remembered blocks of one connection; a gRPC client uses about three."""
+BLOCK_BYTES_MAX: Final = 1024
+"""A longer block is not remembered: 128 KiB a connection at the most."""
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+_VALUE: Final = re.compile(
+    rb"(?:[\x21-\x7e\x80-\xff](?:[\t \x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
+).fullmatch
+_TARGET: Final = re.compile(rb"/[\x21-\x7e]*|\*").fullmatch
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
+_TIMEOUT_UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_CONNECTION_FIELDS: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+)
+_STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
+
+
+class MalformedError(Exception):
+    """The header list breaks RFC 9113 section 8; the stream ends with PROTOCOL_ERROR."""
+
+
+class Request:
+    """
+    A judged request.
+
+    Attributes:
+        block: What is sent to the slice.
+        route: Who answers.
+        path: For the log.
+        is_grpc: Our own errors are gRPC statuses, not HTTP ones.
+        is_head: The answer has no body.
+        content_length: Declared, or -1.
+        timeout_s: `grpc-timeout`, or 0.
+        size: Of the decoded list, as RFC 9113 counts it.
+    """
+
+    __slots__ = (
+        "block",
+        "content_length",
+        "count",
+        "is_grpc",
+        "is_head",
+        "method",
+        "path",
+        "route",
+        "size",
+        "timeout_s",
+    )
+
+    def __init__(self, headers: Sequence[Header]) -> None:
+        """Judge a request's header list. Raises MalformedError."""
+        pseudo, fields = _split(headers, (b":method", b":scheme", b":path", b":authority"))
+        try:
+            self.method, self.path = pseudo[b":method"], pseudo[b":path"]
+            pseudo[b":scheme"]
+        except KeyError as missing:
+            raise MalformedError(f"no {missing}") from None
+        if not _TARGET(self.path):
+            raise MalformedError("bad :path")
+        if self.method == b"CONNECT" or not _TOKEN(self.method.lower()):
+            raise MalformedError("bad :method")
+        authority = pseudo.get(b":authority")
+        kept: list[Header] = []
+        self.content_length, self.timeout_s, self.is_grpc = -1, 0.0, False
+        for name, value in fields:
+            if name == b"host":
+                if authority is not None and value != authority:
+                    raise MalformedError("host differs from :authority")
+                authority = value
+                continue
+            if name == b"te" and value != b"trailers":
+                raise MalformedError("te may only be trailers")
+            if name == b"content-length":
+                self.content_length = _length(value, self.content_length)
+            elif name == b"grpc-timeout":
+                self.timeout_s = _timeout_s(value)
+            elif name == b"content-type":
+                self.is_grpc = value.startswith(b"application/grpc")
+            kept.append((name, value))
+        self.is_head = self.method == b"HEAD"
+        self.route: Route = grpc_route(self.path)
+        self.size = sum(len(name) + len(value) + 32 for name, value in headers)
+        self.count = len(headers)
+        head = [(b":method", self.method), (b":scheme", b"http"), (b":path", self.path)]
+        if authority is not None:
+            head.append((b":authority", authority))
+        self.block = encode([*head, *kept])
+
+
+class Answer:
+    """
+    A judged header block of a slice: an answer's head, or its trailers.
+
+    Attributes:
+        block: What is sent to the client.
+        status: HTTP status, or 0 for trailers.
+        grpc_status: Its digits where present, else None.
+    """
+
+    __slots__ = ("block", "content_length", "grpc_status", "status")
+
+    def __init__(self, headers: Sequence[Header]) -> None:
+        """Judge an answer's header list. Raises MalformedError."""
+        pseudo, fields = _split(headers, (b":status",))
+        status = pseudo.get(b":status", b"0")
+        if not (status.isdigit() and (len(status) == 3 or status == b"0")):
+            raise MalformedError("bad :status")
+        self.status = int(status)
+        self.grpc_status: bytes | None = None
+        self.content_length = -1
+        for name, value in fields:
+            if name == b"grpc-status":
+                self.grpc_status = value
+            elif name == b"content-length":
+                self.content_length = _length(value, self.content_length)
+        self.block = encode([*([(b":status", status)] if self.status else []), *fields])
+
+
+def check_trailers(headers: Sequence[Header]) -> bytes:
+    """Judge a request's trailers and return their block. Raises MalformedError."""
+    _, fields = _split(headers, ())
+    return encode(fields)
+
+
+class BlockReader(Generic[T]):
+    """Decodes one connection's header blocks, and remembers what they meant."""
+
+    __slots__ = ("_decoder", "_judge", "_known", "_table", "hits", "misses")
+
+    def __init__(self, judge: Callable[[Sequence[Header]], T], list_bytes_max: int) -> None:
+        self._judge = judge
+        # Twice the limit is still decoded, so that a list that is only too long gets an answer
+        # on its stream; what lies beyond would cost too much and ends the connection.
+        self._decoder = Decoder(max_header_list_size=2 * list_bytes_max)
+        self._decoder.header_table = self._table = _WatchedTable()
+        self._known: dict[bytes, T] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def read(self, block: bytes) -> T:
+        """
+        Return what `block` means.
+
+        Raises:
+            MalformedError: A list that may not be; the connection goes on.
+            ProtocolError: A block that cannot be decoded; the connection cannot go on.
+        """
+        known = self._known.get(block)
+        if known is not None:
+            self.hits += 1
+            return known
+        return self._judge_new(block)
+
+    def decode(self, block: bytes) -> list[Header]:
+        """Decode `block` without judging or remembering it. Raises ProtocolError."""
+        self.misses += 1
+        changes = self._table.changes
+        if block and block[0] & 0xE0 == 0x20:  # a table size update, perhaps to nothing
+            self._table.changes += 1
+        try:
+            headers = [(bytes(n), bytes(v)) for n, v in self._decoder.decode(block, raw=True)]
+        except OversizedHeaderListError:
+            raise ProtocolError(ENHANCE_YOUR_CALM, "header list far too large") from None
+        except (HPACKError, IndexError, ValueError) as error:
+            raise ProtocolError(COMPRESSION_ERROR, f"bad header block: {error}") from None
+        if self._table.changes != changes:
+            self._known.clear()
+        return headers
+
+    def _judge_new(self, block: bytes) -> T:
+        changes = self._table.changes
+        outcome = self._judge(self.decode(block))
+        if self._table.changes == changes and len(block) <= BLOCK_BYTES_MAX:
+            if len(self._known) >= BLOCKS_MAX:
+                self._known.clear()
+            self._known[block] = outcome
+        return outcome
+
+
+class _WatchedTable(HeaderTable):
+    """HPACK's dynamic table, counting what changes the meaning of an index."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        super().__init__()
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.changes += 1
+        super().add(name, value)
+
+    def _shrink(self) -> None:
+        self.changes += 1
+        super()._shrink()
+
+
+def encode(headers: Sequence[Header]) -> bytes:
+    """Encode a list without the dynamic table: static references and plain literals."""
+    out = bytearray()
+    for name, value in headers:
+        index, values = _STATIC.get(name, (0, {}))
+        exact = values.get(value)
+        if exact is not None:
+            out += _integer(exact, 7, 0x80)
+            continue
+        out += _integer(index, 4, 0x00)
+        if not index:
+            out += _integer(len(name), 7, 0x00) + name
+        out += _integer(len(value), 7, 0x00) + value
+    return bytes(out)
+
+
+def _integer(value: int, prefix_bits: int, first: int) -> bytes:
+    """Encode an integer after `first`'s high bits. RFC 7541 section 5.1."""
+    full = (1 << prefix_bits) - 1
+    if value < full:
+        return bytes((first | value,))
+    out = bytearray((first | full,))
+    value -= full
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _split(
+    headers: Sequence[Header], allowed: tuple[bytes, ...]
+) -> tuple[dict[bytes, bytes], list[Header]]:
+    """Part pseudo-header fields from the rest, and judge both. RFC 9113 sections 8.2 and 8.3."""
+    pseudo: dict[bytes, bytes] = {}
+    fields: list[Header] = []
+    for name, value in headers:
+        if not _VALUE(value):
+            raise MalformedError("bad field value")
+        if name.startswith(b":"):
+            if fields or name in pseudo or name not in allowed:
+                raise MalformedError("pseudo-header field repeated, unknown or after others")
+            pseudo[name] = value
+        elif not _TOKEN(name):
+            raise MalformedError("bad field name")
+        elif name in _CONNECTION_FIELDS:
+            raise MalformedError("connection-specific field")
+        else:
+            fields.append((name, value))
+    return pseudo, fields
+
+
+def _length(value: bytes, before: int) -> int:
+    if not value.isdigit() or len(value) > 18 or (before >= 0 and int(value) != before):
+        raise MalformedError("bad content-length")
+    return int(value)
+
+
+def _timeout_s(value: bytes) -> float:
+    match = _TIMEOUT(value)
+    if not match:
+        raise MalformedError("bad grpc-timeout")
+    # 0 would mean none; a timeout of nothing has run out at once.
+    return max(int(match[1]) * _TIMEOUT_UNIT_S[match[2]], 1e-9)

@@ -1,0 +1,69 @@
+"""The HTTP/2 connections to each slice: one, and more when its streams run out."""
+
+from gateway import errors
+from gateway.fleet.slices import Slice
+from gateway.relay.core import RelayCore
+from gateway.relay.http2.call import Call
+from gateway.relay.http2.upstream import Upstream
+
+
+class SliceLinks:
+    """The connections to one slice."""
+
+    __slots__ = ("_core", "_member", "connections")
+
+    def __init__(self, core: RelayCore, member: Slice) -> None:
+        self._core = core
+        self._member = member
+        self.connections: list[Upstream] = []
+
+    def open(self, call: Call) -> None:
+        """Start `call` on a connection with room, opening one where none has."""
+        for connection in self.connections:
+            if connection.has_room:
+                connection.begin(call)
+                return
+        core = self._core
+        if len(self.connections) >= core.limits.grpc_connections_per_slice:
+            core.counters.limit("grpc_connections_per_slice")
+            call.fail(errors.OVERLOADED)
+            return
+        connection = Upstream(core, self._member, self)
+        self.connections.append(connection)
+        connection.begin(call)
+        core.dialer.dial(self._member.spec.grpc, connection, connection.dial_failed)
+
+    def forget(self, connection: Upstream) -> None:
+        if connection in self.connections:
+            self.connections.remove(connection)
+
+    def close(self) -> None:
+        """Take no new call on what is open; each connection closes after its last."""
+        for connection in list(self.connections):
+            connection.retire()
+
+
+class Links:
+    """The connections to all slices."""
+
+    __slots__ = ("_core", "_slices")
+
+    def __init__(self, core: RelayCore) -> None:
+        self._core = core
+        self._slices: dict[Slice, SliceLinks] = {}
+
+    def open(self, member: Slice, call: Call) -> None:
+        links = self._slices.get(member)
+        if links is None:
+            links = self._slices[member] = SliceLinks(self._core, member)
+        links.open(call)
+
+    def close_slice(self, member: Slice) -> None:
+        """The slice is out of service or has moved: nothing new goes over what is open."""
+        links = self._slices.pop(member, None)
+        if links is not None:
+            links.close()
+
+    def close(self) -> None:
+        for member in list(self._slices):
+            self.close_slice(member)

@@ -1,0 +1,298 @@
+"""The slice's side of an HTTP/2 connection."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway import errors
+from gateway.errors import Fault
+from gateway.fleet.slices import Slice
+from gateway.relay.core import RelayCore
+from gateway.relay.http2 import frames
+from gateway.relay.http2.call import Call
+from gateway.relay.http2.connection import Connection
+from gateway.relay.http2.frames import ProtocolError
+from gateway.relay.http2.headers import Answer, BlockReader, MalformedError
+from gateway.relay.http2.stream import Chunk, Stream
+
+if TYPE_CHECKING:
+    from gateway.relay.http2.links import SliceLinks
+
+STREAMS_ASSUMED: Final = 128
+"""Until the slice's SETTINGS say how many streams it takes."""
+STREAMS_MAX: Final = 1024
+"""Of one connection, also when the slice sets no bound; beyond it another is opened."""
+
+
+class Upstream(Connection):
+    """
+    A connection to a slice; `streams` holds the slice's halves of calls.
+
+    Attributes:
+        waiting: Calls that start once the slice has sent its SETTINGS.
+        retired: Takes no new call.
+    """
+
+    __slots__ = (
+        "_links",
+        "_next_id",
+        "_reader",
+        "_streams_max",
+        "connected",
+        "member",
+        "retired",
+        "waiting",
+    )
+
+    credits_at_once = True  # one slow client must not close the window that all share
+
+    def __init__(self, core: RelayCore, member: Slice, links: "SliceLinks") -> None:
+        super().__init__(core)
+        self.stream_window = core.limits.answer_window
+        self.member = member
+        self.connected = False
+        self.retired = False
+        self.waiting: list[Call] = []
+        self._links = links
+        self._next_id = 1
+        self._streams_max = STREAMS_ASSUMED
+        self._reader: BlockReader[Answer] = BlockReader(Answer, core.limits.head_bytes)
+
+    # --- the connection -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        core, limits = self.core, self.core.limits
+        core.deadlines.add(self)
+        self.deadline_s = core.deadlines.after(core.timeouts.connect_s)
+        self.last_read_s = core.deadlines.now_s
+        self.put(
+            frames.PREFACE
+            + frames.settings(
+                {
+                    frames.SETTING_ENABLE_PUSH: 0,
+                    frames.SETTING_INITIAL_WINDOW_SIZE: limits.answer_window,
+                    frames.SETTING_MAX_FRAME_SIZE: limits.frame_bytes,
+                    frames.SETTING_MAX_HEADER_LIST_SIZE: limits.head_bytes,
+                }
+            )
+        )
+        if limits.connection_window > frames.DEFAULT_WINDOW:
+            self.put(frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone(
+            errors.SLICE_LOST.because(f"slice {self.member.name}"), unprocessed=not self.connected
+        )
+
+    def dial_failed(self, reason: str, refused: bool) -> None:
+        """No connection could be opened; called instead of connection_made()."""
+        if refused:
+            self.core.slice_refused(self.member, reason)
+        else:
+            self.core.slice_lost(self.member)
+        self._gone(errors.SLICE_REFUSED.because(reason), unprocessed=True)
+
+    def on_setting(self, key: int, value: int) -> None:
+        super().on_setting(key, value)
+        if key == frames.SETTING_MAX_CONCURRENT_STREAMS:
+            self._streams_max = min(value, STREAMS_MAX)
+
+    def on_first_settings(self) -> None:
+        if self._streams_max == STREAMS_ASSUMED:
+            self._streams_max = STREAMS_MAX
+        self.connected = True
+        self._rest()
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            if not call.done:
+                self._links.open(call)
+
+    def on_goaway(self, last_stream_id: int, code: int) -> None:
+        """The slice is leaving: what it has not begun goes elsewhere."""
+        self.retire()
+        fault = errors.SLICE_LOST.because(f"slice {self.member.name} is leaving")
+        for stream in [s for s in self.streams.values() if s.id > last_stream_id]:
+            self._remove(stream)
+            cast("Call", stream.peer).slice_lost(fault, unprocessed=True)
+        self._close_if_done()
+
+    def is_idle_stream(self, stream_id: int) -> bool:
+        return stream_id >= self._next_id or not stream_id & 1
+
+    # --- calls --------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        return not self.retired and len(self.streams) + len(self.waiting) < self._streams_max
+
+    def begin(self, call: Call) -> None:
+        """Start `call` here, now or as soon as the slice has said what it takes."""
+        if not self.connected:
+            self.waiting.append(call)
+            return
+        stream = Stream(self, self._next_id)
+        self._next_id += 2
+        if self._next_id > frames.STREAM_ID_MAX:
+            self.retire()
+        self.streams[stream.id] = stream
+        self.deadline_s = 0.0
+        call.start(stream)
+
+    def on_headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        stream = self.streams.get(stream_id)
+        try:
+            answer = self._reader.read(block)
+        except MalformedError as error:
+            if stream is not None:
+                self._bad_answer(stream, str(error))
+            return
+        if stream is None:
+            # A Triton repeats the end of a call whose grpc-timeout has passed; others may be late.
+            if self.is_idle_stream(stream_id):
+                raise ProtocolError(frames.PROTOCOL_ERROR, "HEADERS on an idle stream")
+            return
+        call = cast("Call", stream.peer)
+        call.active_s = self.core.deadlines.now_s
+        if call.begun:
+            if answer.status or not ends:
+                self._bad_answer(stream, "a second head")
+                return
+        elif answer.status < 200:
+            if ends or not answer.status or answer.status == 101:
+                self._bad_answer(stream, "no head")
+            return  # 1xx tells a gRPC client nothing
+        else:
+            call.begin_answer()
+        if ends:
+            self._finish(stream, call)
+        call.connection.send_headers(call, answer.block, ends)
+
+    def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
+        self.receive(size)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if not stream_id or self.is_idle_stream(stream_id):
+                raise ProtocolError(frames.PROTOCOL_ERROR, "DATA on an idle stream")
+            return
+        stream.receive_left -= size
+        if stream.receive_left < 0:
+            raise ProtocolError(frames.FLOW_CONTROL_ERROR, "stream window exceeded")
+        call = cast("Call", stream.peer)
+        if not call.begun:
+            self._bad_answer(stream, "data before the head")
+            return
+        stream.held += size
+        call.active_s = self.core.deadlines.now_s
+        if ends:
+            self._finish(stream, call)
+        if call.connection.send_data(call, data, ends):
+            self.credit(stream, size)
+        elif size > len(data):
+            self.credit(stream, size - len(data))
+
+    def on_reset(self, stream_id: int, code: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        call = cast("Call", stream.peer)
+        self._remove(stream)
+        if code == frames.REFUSED_STREAM and not call.begun:
+            fault = errors.SLICE_LOST.because(f"slice {self.member.name} refused the stream")
+            call.slice_lost(fault, unprocessed=True)
+        elif call.request.is_grpc and not call.begun:
+            self.member.failed()
+            call.slice_lost(
+                errors.SLICE_LOST.because(f"slice {self.member.name} reset the call ({code})"),
+                unprocessed=False,
+            )
+        else:
+            self.member.failed()
+            call.peer = None
+            call.cancel()
+            call.client.reset(call, code or frames.INTERNAL_ERROR)
+        self._close_if_done()
+
+    def on_sent(self, stream: Stream) -> None:
+        """The request is complete; the stream lives on until its answer is."""
+
+    def on_window_overflow(self, stream: Stream) -> None:
+        self._bad_answer(stream, "window above 2^31-1")
+
+    def give_up(self, stream: Stream, code: int) -> None:
+        """The call is over before its answer is: tell the slice."""
+        self._remove(stream)
+        self.put(frames.rst_stream(stream.id, code))
+        self._close_if_done()
+
+    def on_deadline(self, now_s: float) -> None:
+        if self.connected:
+            self.retire()
+            self._close_if_done()
+            return
+        self.core.slice_lost(self.member)
+        fault = errors.SLICE_REFUSED.because(f"slice {self.member.name} sent no SETTINGS")
+        self._gone(fault, unprocessed=True)
+        self.abort()
+
+    def retire(self) -> None:
+        """Take no new call; close when the last is done."""
+        self.retired = True
+        self._links.forget(self)
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            if not call.done:
+                self._links.open(call)
+        self._close_if_done()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _finish(self, stream: Stream, call: Call) -> None:
+        """The slice has ended the stream; what the client still sends has nowhere to go."""
+        stream.ended_in = True
+        if not stream.ended_out:
+            self.put(frames.rst_stream(stream.id, frames.CANCEL))
+        call.slice_done()
+        self._remove(stream)
+        self._close_if_done()
+
+    def _bad_answer(self, stream: Stream, why: str) -> None:
+        call = cast("Call", stream.peer)
+        self.member.failed()
+        self._remove(stream)
+        self.put(frames.rst_stream(stream.id, frames.PROTOCOL_ERROR))
+        call.peer = None
+        call.fail(errors.BAD_ANSWER.because(why))
+
+    def _remove(self, stream: Stream) -> None:
+        self.streams.pop(stream.id, None)
+        self.drop_queue(stream)
+        if not self.streams:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is in flight: from now on the connection is idle."""
+        self.deadline_s = self.core.deadlines.after(self.core.timeouts.upstream_idle_s)
+
+    def _close_if_done(self) -> None:
+        if self.retired and not self.streams and self.connected:
+            self.close()
+
+    def _gone(self, fault: Fault, unprocessed: bool) -> None:
+        """The connection is lost: every call on it goes elsewhere or fails."""
+        self.closed = self.retired = True
+        core = self.core
+        core.deadlines.discard(self)
+        core.counters.header_hits += self._reader.hits
+        core.counters.header_misses += self._reader.misses
+        self._links.forget(self)
+        if self.streams:
+            core.slice_lost(self.member)
+        calls = [cast("Call", stream.peer) for stream in self.streams.values()]
+        for stream in list(self.streams.values()):
+            self._remove(stream)
+        waiting, self.waiting = self.waiting, []
+        for call in calls:
+            call.slice_lost(fault, unprocessed)
+        for call in waiting:
+            if not call.done:
+                call.slice_lost(fault, unprocessed=True)

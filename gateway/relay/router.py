@@ -1,0 +1,134 @@
+"""
+What is asked, and so which pool answers: HTTP method and path, or gRPC path → Route.
+
+A Route is a value; the relays remember it beside the head or header block it came from.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Kind(Enum):
+    """Who answers."""
+
+    BALANCED = "balanced"  # one slice of the pool `key`
+    LIVE = "live"  # the gateway: it runs
+    READY = "ready"  # the gateway: some slice can serve
+    HEALTH_CHECK = "health_check"  # the gateway: grpc.health.v1
+    BY_MESSAGE = "by_message"  # one slice; the first message names the model
+
+
+BALANCED: Final = Kind.BALANCED
+LIVE: Final = Kind.LIVE
+READY: Final = Kind.READY
+HEALTH_CHECK: Final = Kind.HEALTH_CHECK
+BY_MESSAGE: Final = Kind.BY_MESSAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    Where a request goes.
+
+    Attributes:
+        kind: Who answers.
+        key: The pool's key (see gateway.fleet.registry.SliceRegistry), for BALANCED.
+    """
+
+    kind: Kind
+    key: str = ""
+
+
+ANY_CALL: Final = Route(BALANCED, "call")
+_LIVE: Final = Route(LIVE)
+_READY: Final = Route(READY)
+
+_INFERENCE: Final = frozenset({"infer", "generate", "generate_stream"})
+_SERVICE: Final = b"/inference.GRPCInferenceService/"
+_GRPC: Final = {
+    _SERVICE + b"ServerLive": _LIVE,
+    _SERVICE + b"ServerReady": _READY,
+    b"/grpc.health.v1.Health/Check": Route(HEALTH_CHECK),
+    _SERVICE + b"ModelInfer": Route(BY_MESSAGE),
+    _SERVICE + b"ModelStreamInfer": Route(BY_MESSAGE),
+}
+
+
+def http_route(method: bytes, target: bytes) -> Route:
+    """Return the route of an HTTP request; Triton's paths are matched whole and never decoded."""
+    path = target.partition(b"?")[0].decode("latin-1")
+    if method == b"GET" and path == "/v2/health/live":
+        return _LIVE
+    if method == b"GET" and path == "/v2/health/ready":
+        return _READY
+    parts = path.split("/")  # "", "v2", "models", M, ["versions", V,] verb
+    if len(parts) < 4 or parts[1] != "v2" or parts[2] != "models":
+        return ANY_CALL
+    model, rest = parts[3], parts[4:]
+    version = ""
+    if len(rest) >= 2 and rest[0] == "versions":
+        version, rest = rest[1], rest[2:]
+    if len(rest) == 1 and rest[0] in _INFERENCE:
+        return Route(BALANCED, f"infer/{model}/{version}" if version else f"infer/{model}")
+    return Route(BALANCED, f"call/{model}")
+
+
+def grpc_route(path: bytes) -> Route:
+    """Return the route of a gRPC call."""
+    return _GRPC.get(path, ANY_CALL)
+
+
+def pool_key_of_message(data: bytes | memoryview) -> str | None:
+    """
+    Return the pool key for the model that a ModelInferRequest names.
+
+    Args:
+        data: The start of a gRPC message: its 5-byte prefix (compressed flag, length) and the
+            first bytes of the protobuf. All official clients write the fields in order, so the
+            name (field 1) and version (field 2) come first.
+
+    Returns:
+        The key; "" when the message names no model this way (compressed, fields in another
+        order), which any slice may answer; None when more bytes are needed to tell.
+
+    Source: KServe open inference protocol, grpc_predict_v2.proto; protobuf encoding guide.
+    """
+    if len(data) < 5:
+        return None
+    if data[0]:
+        return ""
+    message_end = 5 + int.from_bytes(data[1:5], "big")
+    model, at = _text_field(data, 5, 0x0A, message_end)
+    if not model:
+        return None if at < 0 else ""
+    version, at = _text_field(data, at, 0x12, message_end)
+    if at < 0:
+        return None
+    return f"infer/{model}/{version}" if version else f"infer/{model}"
+
+
+def _text_field(data: bytes | memoryview, at: int, tag: int, end: int) -> tuple[str, int]:
+    """
+    Read a text field with a one-byte tag and a length below 16 KiB at offset `at`.
+
+    Returns:
+        (text, offset behind it); ("", at) when another field is there; ("", -1) when bytes are
+        missing.
+    """
+    if at >= end:
+        return "", at
+    if len(data) < at + 1:
+        return "", -1
+    if data[at] != tag:
+        return "", at
+    if len(data) < at + 3:
+        return "", at if at + 3 > end else -1
+    size, start = data[at + 1], at + 2
+    if size & 0x80:
+        size, start = (size & 0x7F) | (data[at + 2] << 7), at + 3
+    if size >= 16384 or start + size > end:
+        return "", at
+    if len(data) < start + size:
+        return "", -1
+    return bytes(data[start : start + size]).decode("utf-8", "replace"), start + size

@@ -1,0 +1,1 @@
+"""Cuts a GPU into MIG slices and runs one Triton Inference Server per slice."""

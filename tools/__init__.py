@@ -1,0 +1,1 @@
+"""Programs for people who work with the project: the demo, the flower model."""
