@@ -1,0 +1,16 @@
+"""Returns its input unchanged."""
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """Called by Triton: `execute` for each turn."""
+
+    def execute(self, requests: list) -> list:
+        """Return one response for each request, in order."""
+        responses = []
+        for request in requests:
+            content = pb_utils.get_input_tensor_by_name(request, "INPUT0").as_numpy()
+            output = pb_utils.Tensor("OUTPUT0", content)
+            responses.append(pb_utils.InferenceResponse(output_tensors=[output]))
+        return responses

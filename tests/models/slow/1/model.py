@@ -1,0 +1,21 @@
+"""Returns its input unchanged, late."""
+
+import json
+import time
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """Called by Triton: `execute` for each turn."""
+
+    def execute(self, requests: list) -> list:
+        """Return one response for each request, in order, each after its own delay."""
+        responses = []
+        for request in requests:
+            parameters = json.loads(request.parameters() or "{}")
+            time.sleep(int(parameters.get("delay_ms", 0)) / 1000)
+            content = pb_utils.get_input_tensor_by_name(request, "INPUT0").as_numpy()
+            output = pb_utils.Tensor("OUTPUT0", content)
+            responses.append(pb_utils.InferenceResponse(output_tensors=[output]))
+        return responses

@@ -1,0 +1,1 @@
+"""Pictures of flowers, drawn, and the small network that tells them apart."""
