@@ -46,31 +46,65 @@ class RoundRobin:
     """
     Each slice in turn, in proportion to weight, spread out (smooth weighted round robin).
 
-    With equal weights any run of n picks among n slices takes each once. The turn survives
-    changes of membership: a slice that leaves and returns does not get two turns in a row.
+    With equal weights any run of n picks among n slices takes each once. A pool's own members are
+    a tuple, replaced when membership changes, and with them the sums start anew: what is left of
+    a larger pool's round would send a burst to whoever was not served in it. The turn survives
+    that: ties go to the slice that was picked longest ago, so a slice that leaves and returns
+    does not get two turns in a row. A retry's list of the members that are left is no change of
+    membership; its pick counts in the same round, so the others make up for it.
     """
 
-    __slots__ = ("_current",)
+    __slots__ = ("_current", "_members", "_picked", "_turn")
 
     def __init__(self) -> None:
+        self._members: tuple[Slice, ...] = ()
         self._current: dict[Slice, float] = {}
+        self._picked: dict[Slice, int] = {}
+        self._turn = 0
 
     def pick(self, members: Sequence[Slice]) -> Slice | None:
-        current = self._current
-        if len(current) > 2 * len(members) + 16:  # slices that are gone for good
-            self._current = current = {m: current.get(m, 0.0) for m in members}
+        if members is not self._members:
+            if not isinstance(members, tuple) and set(members) <= set(self._members):
+                return self._pick_among(members)
+            self._change(tuple(members))
+        current, picked = self._current, self._picked
         best: Slice | None = None
         best_value = total = 0.0
+        best_turn = 0
         for member in members:
             value = current.get(member, 0.0) + member.weight
             current[member] = value
             total += member.weight
-            if best is None or value > best_value:
-                best, best_value = member, value
+            turn = picked.get(member, 0)
+            if best is None or value > best_value or (value == best_value and turn < best_turn):
+                best, best_value, best_turn = member, value, turn
         if best is not None:
             current[best] = best_value - total
+            self._turn += 1
+            picked[best] = self._turn
             best.last_pick = _turn()
         return best
+
+    def _pick_among(self, some: Sequence[Slice]) -> Slice | None:
+        """Pick one of `some` as if all had been asked and the others had let it go first."""
+        if not some:
+            return None
+        current, picked = self._current, self._picked
+        for member in self._members:
+            current[member] = current.get(member, 0.0) + member.weight
+        best = max(some, key=lambda member: (current[member], -picked.get(member, 0)))
+        current[best] -= sum(member.weight for member in self._members)
+        self._turn += 1
+        picked[best] = self._turn
+        best.last_pick = _turn()
+        return best
+
+    def _change(self, members: tuple[Slice, ...]) -> None:
+        if members != self._members:
+            self._current = {}
+            if len(self._picked) > 2 * len(members) + 16:  # slices that are gone for good
+                self._picked = {m: self._picked.get(m, 0) for m in members}
+        self._members = members
 
 
 POLICIES: Final[dict[str, Callable[[], Policy]]] = {

@@ -41,6 +41,12 @@ class Histogram:
         self.counts[bucket_of(microseconds)] += 1
         self.total_us += microseconds
 
+    def __add__(self, other: "Histogram") -> "Histogram":
+        both = Histogram()
+        both.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        both.total_us = self.total_us + other.total_us
+        return both
+
     @property
     def count(self) -> int:
         return sum(self.counts)

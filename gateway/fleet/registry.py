@@ -163,7 +163,8 @@ class SliceRegistry:
                 for version in versions:
                     members.setdefault(f"infer/{model}/{version}", []).append(member)
         for key in [key for key in self.pools if key not in members and key not in ("", "call")]:
-            del self.pools[key]
+            # Emptied as well: whoever still holds it must not go on sending to its members.
+            self.pools.pop(key).members = ()
         for key, found in members.items():
             self._pool(key).members = tuple(found)
         self.everywhere.members = self.calls.members = routable

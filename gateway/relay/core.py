@@ -11,6 +11,7 @@ from gateway.metrics import Counters
 from gateway.relay.deadlines import Deadlines
 from gateway.relay.dial import Dialer
 from gateway.relay.flow import Flusher
+from gateway.relay.slabs import Slabs
 
 
 class Client(Protocol):
@@ -32,6 +33,7 @@ class RelayCore:
         clients: Open client connections of both protocols.
         buffered_bytes: Body bytes held for clients and slices that are slower than their peer, or
             for replay.
+        slabs: Where large bodies are received.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class RelayCore:
         "limits",
         "loop",
         "registry",
+        "slabs",
         "timeouts",
     )
 
@@ -66,6 +69,7 @@ class RelayCore:
         self.deadlines = Deadlines(loop)
         self.dialer = Dialer(loop, timeouts.connect_s)
         self.flusher = Flusher(loop)
+        self.slabs = Slabs(limits.buffered_bytes)
         self.clients: set[Client] = set()
         self.draining = False
         self.buffered_bytes = 0

@@ -55,6 +55,10 @@ _GRPC: Final = {
 }
 
 
+_KEYS: Final[dict[bytes, str]] = {}
+_KEYS_MAX: Final = 4096
+
+
 def http_route(method: bytes, target: bytes) -> Route:
     """Return the route of an HTTP request; Triton's paths are matched whole and never decoded."""
     path = target.partition(b"?")[0].decode("latin-1")
@@ -94,6 +98,28 @@ def pool_key_of_message(data: bytes | memoryview) -> str | None:
 
     Source: KServe open inference protocol, grpc_predict_v2.proto; protobuf encoding guide.
     """
+    # The same few models are named again and again: their encoded names are looked up, not read.
+    if len(data) > 8 and not data[0] and data[5] == 0x0A and data[6] < 0x80:
+        end = 7 + data[6]
+        if len(data) > end + 1:
+            if data[end] == 0x12:
+                if data[end + 1] >= 0x80:
+                    return _read_pool_key(data)
+                end += 2 + data[end + 1]
+            prefix = bytes(data[5:end])
+            known = _KEYS.get(prefix)
+            if known is not None:
+                return known
+            key = _read_pool_key(data)
+            if key and len(prefix) < 256:
+                if len(_KEYS) >= _KEYS_MAX:
+                    _KEYS.clear()
+                _KEYS[prefix] = key
+            return key
+    return _read_pool_key(data)
+
+
+def _read_pool_key(data: bytes | memoryview) -> str | None:
     if len(data) < 5:
         return None
     if data[0]:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,20 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from launcher import triton_install
+from tests.support.children import ending_with_us
 
 READY_WITHIN_S: Final = 40.0
 STOPPED_WITHIN_S: Final = 10.0
-
-# pytest killed by SIGKILL runs no clean-up; the kernel then ends the server for us, and the Python
-# backend's stubs end when their server is gone. 1 is PR_SET_PDEATHSIG, which outlives exec; a
-# parent that ended before the call is noticed by comparing.
-DIE_WITH_PARENT: Final = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the tests ended before Triton began")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class BareTriton:
@@ -60,7 +49,6 @@ def bare_triton(repositories: list[Path], folder: Path) -> Iterator[BareTriton]:
     found = triton_install.find(None)
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     command = [
-        *(sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid())),
         *(str(found.binary), *found.arguments),
         *(f"--model-repository={path}" for path in repositories),
         # What a killed server leaves in shared memory can be told by this name.
@@ -72,7 +60,8 @@ def bare_triton(repositories: list[Path], folder: Path) -> Iterator[BareTriton]:
     log = folder / "triton.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            # The Python backend's stubs end when their server is gone.
+            ending_with_us(command),
             env={**inherited, **found.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -7,7 +7,7 @@ that another slice can be sent the same. The slice's count is given back in one 
 """
 
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import Fault
@@ -20,6 +20,7 @@ from gateway.relay.router import BY_MESSAGE, pool_key_of_message
 
 if TYPE_CHECKING:
     from gateway.relay.http2.downstream import Downstream
+    from gateway.relay.http2.upstream import Upstream
 
 LOSSES_MAX: Final = 1
 """Slices that may be lost under a call before it is given up: what kills two might kill all."""
@@ -32,6 +33,7 @@ class Call(Stream):
     One call, from its HEADERS to its last END_STREAM.
 
     Attributes:
+        client: The connection it came on.
         request: What was asked.
         target: The slice that was given the call; None before, and once it is done.
         kept: What the client has sent, until the answer begins; None when it is not kept.
@@ -45,6 +47,7 @@ class Call(Stream):
         "active_s",
         "begun",
         "body_left",
+        "client",
         "deadline_s",
         "done",
         "kept",
@@ -60,6 +63,7 @@ class Call(Stream):
 
     def __init__(self, connection: "Downstream", stream_id: int, request: Request) -> None:
         super().__init__(connection, stream_id)
+        self.client = connection
         self.request = request
         self.target: Slice | None = None
         self.pool: SlicePool | None = None
@@ -75,10 +79,6 @@ class Call(Stream):
         self.started_s = time.monotonic()
         self.active_s = now_s
         self.deadline_s = now_s + request.timeout_s if request.timeout_s else 0.0
-
-    @property
-    def client(self) -> "Downstream":
-        return cast("Downstream", self.connection)
 
     # --- the client's side --------------------------------------------------------------------
 
@@ -108,10 +108,10 @@ class Call(Stream):
 
     # --- the slice's side ---------------------------------------------------------------------
 
-    def start(self, peer: Stream) -> None:
+    def start(self, peer: "Half") -> None:
         """Send the request on `peer`, a new stream of a connection to the slice."""
         connection = peer.connection
-        self.peer, peer.peer = peer, self
+        self.peer = peer
         request, kept = self.request, self.kept
         assert kept is not None, "a call whose request is gone cannot be started"
         ends_with_head = self.ended_in and not kept and self.request_trailers is None
@@ -272,3 +272,14 @@ def _percent_encode(message: str) -> bytes:
         b"%c" % octet if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet
         for octet in message.encode()
     )
+
+
+class Half(Stream):
+    """The slice's half of `call`."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, connection: "Upstream", stream_id: int, call: Call) -> None:
+        super().__init__(connection, stream_id)
+        self.call = call
+        self.peer = call

@@ -1,69 +1,43 @@
 """
-What both sides of the HTTP/2 relay do: framing, settings, pings, windows, writing once a turn.
-
-A DATA frame is passed on as it arrives, in pieces of our own framing, so that a slow sender inside a
-large frame holds up nobody else on the connection to the slice. Every other frame is waited for.
+What both sides of the HTTP/2 relay do: settings, windows, writing once a turn, and ends.
 """
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from gateway.relay.core import RelayCore
 from gateway.relay.http2 import frames
 from gateway.relay.http2.budget import Budget
-from gateway.relay.http2.frames import (
-    ACK,
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    FRAME_HEAD_BYTES,
-    HAS_PRIORITY,
-    HEADERS,
-    PADDED,
-    PING,
-    SETTINGS,
-    ProtocolError,
-    header_frames,
-    pack_head,
-    unpack_head,
-)
-from gateway.relay.http2.stream import Chunk, Stream
+from gateway.relay.http2.frames import ACK, END_STREAM, ProtocolError, header_frames, pack_head
+from gateway.relay.http2.framing import FrameReader
+from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
 
-COPY_BYTES_MAX: Final = 4096
-"""Up to this a piece is copied and joined with its frame head; above, it goes by reference."""
 UNREAD_BYTES_MAX: Final = 1024 * 1024
 """Answers to control frames, and header blocks, that a peer may leave unread."""
-BLOCK_BYTES_MAX: Final = 32 * 1024
-"""A compressed header block. hpack's time grows with its square, so it is kept short."""
 WINDOW_UPDATES_A_FRAME: Final = 4
 """A peer sends one or two for each frame it gets; more for long is a flood."""
 
+S = TypeVar("S", bound=Stream)
 
-class Connection(asyncio.Protocol):
-    """One HTTP/2 connection; Downstream and Upstream say what its frames mean."""
+
+class Connection(FrameReader, Generic[S]):
+    """
+    One HTTP/2 connection; Downstream and Upstream say what its frames mean.
+
+    An asyncio protocol by its methods, not by inheritance: it has nothing to inherit from there.
+    """
 
     __slots__ = (
-        "_block",
-        "_block_continuations",
-        "_block_flags",
-        "_block_stream",
         "_budget",
-        "_data_flags",
-        "_data_left",
-        "_data_stream",
         "_dirty",
         "_out",
         "_out_is_large",
-        "_partial",
         "_settled",
         "_window_updates",
         "blocked",
-        "closed",
         "core",
         "deadline_s",
-        "frame_bytes_max",
         "frames_sent",
         "last_read_s",
         "peer_frame_bytes",
@@ -74,6 +48,7 @@ class Connection(asyncio.Protocol):
         "streams",
         "transport",
         "uncredited",
+        "window_step",
         "writable",
     )
 
@@ -81,17 +56,17 @@ class Connection(asyncio.Protocol):
     """Give the connection's window back on receipt, not when the data has been passed on."""
 
     def __init__(self, core: RelayCore) -> None:
+        limits = core.limits
+        super().__init__(limits.frame_bytes, limits.continuations, core.counters)
         # Global state
         self.core = core
-        limits = core.limits
-        self.frame_bytes_max = limits.frame_bytes
         self.stream_window = limits.stream_window
+        self.window_step = limits.connection_window // 2
         # Per-connection state
         self.transport: asyncio.Transport | None = None
-        self.closed = False
         self.deadline_s = 0.0
         self.last_read_s = core.deadlines.now_s
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, S] = {}
         self.blocked: dict[Stream, None] = {}  # ordered: streams with something queued
         self.writable = True
         self.send_window = frames.DEFAULT_WINDOW
@@ -106,33 +81,8 @@ class Connection(asyncio.Protocol):
         self._out: list[Chunk] = []
         self._out_is_large = False
         self._dirty = False
-        # Per-frame state
-        self._partial: bytes = b""
-        self._data_left = 0
-        self._data_stream = 0
-        self._data_flags = 0
-        self._block_stream = 0
-        self._block: list[bytes] = []
-        self._block_flags = 0
-        self._block_continuations = 0
 
     # --- what the two sides say ---------------------------------------------------------------
-
-    def on_headers(self, stream_id: int, block: bytes, ends: bool) -> None:
-        raise NotImplementedError
-
-    def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
-        """`size` counts against the windows; it is more than `len(data)` where there was padding."""
-        raise NotImplementedError
-
-    def on_reset(self, stream_id: int, code: int) -> None:
-        raise NotImplementedError
-
-    def on_goaway(self, last_stream_id: int, code: int) -> None:
-        raise NotImplementedError
-
-    def on_ping_ack(self, payload: bytes) -> None:
-        """An answer to a PING of ours."""
 
     def on_first_settings(self) -> None:
         """The peer has said what it allows."""
@@ -141,13 +91,17 @@ class Connection(asyncio.Protocol):
         """END_STREAM has just been written for `stream`."""
         raise NotImplementedError
 
+    def on_window_overflow(self, stream: S) -> None:
+        """RFC 9113 section 6.9.1 asks for a stream error here, nothing less."""
+        raise NotImplementedError
+
     def give_up(self, stream: Stream, code: int) -> None:
         """The other half of the call is over; end this one with RST_STREAM."""
         raise NotImplementedError
 
-    def is_idle_stream(self, stream_id: int) -> bool:
-        """Return whether the stream has not been opened yet."""
-        raise NotImplementedError
+    def last_stream_id(self) -> int:
+        """Return the highest stream id of the peer's that was acted on."""
+        return 0
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -155,125 +109,20 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.last_read_s = self.core.deadlines.now_s
-        if self._partial:
-            data, self._partial = self._partial + data, b""
         try:
-            self._read_frames(data)
+            self.read_frames(data)
         except ProtocolError as error:
             self.fail(error)
 
-    def _read_frames(self, data: Chunk) -> None:
-        at, size = self._rest_of_data(data) if self._data_left else 0, len(data)
-        while size - at >= FRAME_HEAD_BYTES:
-            length_kind, flags, stream_id = unpack_head(data, at)
-            length, kind, start = length_kind >> 8, length_kind & 0xFF, at + FRAME_HEAD_BYTES
-            if length > self.frame_bytes_max:
-                raise ProtocolError(frames.FRAME_SIZE_ERROR, "frame is larger than allowed")
-            stream_id &= frames.STREAM_ID_MAX
-            if self._block_stream and (kind != CONTINUATION or stream_id != self._block_stream):
-                raise ProtocolError(frames.PROTOCOL_ERROR, "a header block was interrupted")
-            end = start + length
-            if kind == DATA and not flags & PADDED:
-                if end > size:
-                    self._begin_of_data(data, start, size, length, flags, stream_id)
-                    return
-                if length:
-                    self.on_data(
-                        stream_id,
-                        data[start:end] if length < COPY_BYTES_MAX else memoryview(data)[start:end],
-                        length,
-                        flags & END_STREAM != 0,
-                    )
-                else:
-                    self._empty_data(stream_id, flags)
-            elif end > size:
-                break
-            elif kind == HEADERS and flags & (END_HEADERS | PADDED | HAS_PRIORITY) == END_HEADERS:
-                self.on_headers(stream_id, bytes(data[start:end]), flags & END_STREAM != 0)
-            else:
-                self._other_frame(kind, flags, stream_id, bytes(data[start:end]))
-            if self.closed:
-                return
-            at = end
-        if at < size:
-            self._partial = bytes(data[at:])
+    def eof_received(self) -> bool:
+        """A client that sends no more can be told no more either: RST and PING need both ways."""
+        return False
 
-    def _begin_of_data(
-        self, data: Chunk, start: int, size: int, length: int, flags: int, stream_id: int
-    ) -> None:
-        """Pass on what has come of a DATA frame; the rest follows."""
-        self._data_left = length - (size - start)
-        self._data_stream, self._data_flags = stream_id, flags
-        if size > start:
-            self.on_data(stream_id, memoryview(data)[start:], size - start, ends=False)
+    def on_ping(self, payload: bytes) -> None:
+        self.put(frames.ping(payload, ACK))
 
-    def _rest_of_data(self, data: Chunk) -> int:
-        """Pass on more of a DATA frame; return the offset behind what belongs to it."""
-        size = min(self._data_left, len(data))
-        self._data_left -= size
-        ends = not self._data_left and self._data_flags & END_STREAM != 0
-        piece = data if size == len(data) else memoryview(data)[:size]
-        self.on_data(self._data_stream, piece, size, ends)
-        return size
-
-    def _empty_data(self, stream_id: int, flags: int) -> None:
-        if not flags & END_STREAM:
-            self.spend(1.0, "empty DATA")
-        self.on_data(stream_id, b"", 0, flags & END_STREAM != 0)
-
-    def _other_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if kind == frames.WINDOW_UPDATE:
-            self._on_window_update(stream_id, payload)
-        elif kind == HEADERS:
-            self._begin_block(stream_id, flags, payload)
-        elif kind == CONTINUATION:
-            self._more_block(flags, payload)
-        elif kind == frames.RST_STREAM:
-            self._on_reset_frame(stream_id, payload)
-        elif kind == DATA:
-            self.on_data(
-                stream_id, frames.unpad(flags, payload), len(payload), flags & END_STREAM != 0
-            )
-        else:
-            self._control_frame(kind, flags, stream_id, payload)
-
-    def _control_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if kind == frames.PRIORITY:
-            self.spend(1.0, "PRIORITY")
-            if not stream_id:
-                raise ProtocolError(frames.PROTOCOL_ERROR, "PRIORITY on stream 0")
-            if len(payload) != 5:
-                raise ProtocolError(frames.FRAME_SIZE_ERROR, "PRIORITY must have 5 bytes")
-            _check_dependency(stream_id, payload)
-        elif kind == frames.PUSH_PROMISE:
-            raise ProtocolError(frames.PROTOCOL_ERROR, "push is switched off")
-        elif kind > CONTINUATION:
-            self.spend(1.0, "unknown frames")
-        elif stream_id:
-            raise ProtocolError(frames.PROTOCOL_ERROR, "connection frame on a stream")
-        elif kind == SETTINGS:
-            self._on_settings(flags, payload)
-        elif kind == PING:
-            self._on_ping(flags, payload)
-        else:
-            self.on_goaway(*frames.parse_goaway(payload))
-
-    def _on_ping(self, flags: int, payload: bytes) -> None:
-        if len(payload) != 8:
-            raise ProtocolError(frames.FRAME_SIZE_ERROR, "PING must have 8 bytes")
-        if flags & ACK:
-            self.on_ping_ack(payload)
-        else:
-            self.spend(1.0, "PING")
-            self.put(frames.ping(payload, ACK))
-
-    def _on_settings(self, flags: int, payload: bytes) -> None:
-        if flags & ACK:
-            if payload:
-                raise ProtocolError(frames.FRAME_SIZE_ERROR, "SETTINGS ACK carries data")
-            return
-        self.spend(1.0, "SETTINGS")
-        for key, value in frames.parse_settings(payload):
+    def on_settings(self, entries: list[tuple[int, int]]) -> None:
+        for key, value in entries:
             self.on_setting(key, value)
         self.put(frames.SETTINGS_ACK)
         if not self._settled:
@@ -292,11 +141,10 @@ class Connection(asyncio.Protocol):
         elif key == frames.SETTING_MAX_FRAME_SIZE:
             self.peer_frame_bytes = value
 
-    def _on_window_update(self, stream_id: int, payload: bytes) -> None:
-        increment = frames.parse_u32(payload) & frames.WINDOW_MAX
+    def on_window_update(self, stream_id: int, increment: int) -> None:
         self._window_updates += 1
         if self._window_updates > WINDOW_UPDATES_A_FRAME * self.frames_sent:
-            self.spend(1.0, "WINDOW_UPDATE")
+            self.spend("WINDOW_UPDATE")
         if not increment:
             raise ProtocolError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
         if not stream_id:
@@ -317,73 +165,12 @@ class Connection(asyncio.Protocol):
         elif stream.queue is not None:
             self.pump_stream(stream)
 
-    def on_window_overflow(self, stream: Stream) -> None:
-        """RFC 9113 section 6.9.1 asks for a stream error here, nothing less."""
-        raise NotImplementedError
-
-    def _on_reset_frame(self, stream_id: int, payload: bytes) -> None:
-        code = frames.parse_u32(payload)
-        if not stream_id or self.is_idle_stream(stream_id):
-            raise ProtocolError(frames.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
-        self.on_reset(stream_id, code)
-
-    # --- header blocks in several frames ------------------------------------------------------
-
-    def _begin_block(self, stream_id: int, flags: int, payload: bytes) -> None:
-        if not stream_id:
-            raise ProtocolError(frames.PROTOCOL_ERROR, "HEADERS on stream 0")
-        payload = frames.unpad(flags, payload)
-        if flags & HAS_PRIORITY:
-            if len(payload) < 5:
-                raise ProtocolError(frames.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            _check_dependency(stream_id, payload)
-            payload = payload[5:]
-        if flags & END_HEADERS:
-            self._whole_block(stream_id, payload, flags)
-            return
-        self._block_stream, self._block_flags = stream_id, flags
-        self._block, self._block_continuations = [payload], 0
-        self._check_block()
-
-    def _more_block(self, flags: int, payload: bytes) -> None:
-        if not self._block_stream:
-            raise ProtocolError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._block.append(payload)
-        self._block_continuations += 1
-        self._check_block()
-        if flags & END_HEADERS:
-            stream_id, self._block_stream = self._block_stream, 0
-            block, self._block = b"".join(self._block), []
-            self._whole_block(stream_id, block, self._block_flags)
-
-    def _check_block(self) -> None:
-        if self._block_continuations > self.core.limits.continuations:
-            self.core.counters.limit("continuations")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
-        if sum(map(len, self._block)) > BLOCK_BYTES_MAX:
-            self.core.counters.limit("head_bytes")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "header block too large")
-
-    def _whole_block(self, stream_id: int, block: bytes, flags: int) -> None:
-        if len(block) > BLOCK_BYTES_MAX:
-            self.core.counters.limit("head_bytes")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "header block too large")
-        self.on_headers(stream_id, block, flags & END_STREAM != 0)
-
     # --- receive windows ----------------------------------------------------------------------
-
-    def receive(self, size: int) -> None:
-        """Count `size` against the connection's receive window."""
-        self.receive_left -= size
-        if self.receive_left < 0:
-            raise ProtocolError(frames.FLOW_CONTROL_ERROR, "connection window exceeded")
-        if self.credits_at_once:
-            self.credit_connection(size)
 
     def credit_connection(self, size: int) -> None:
         """Let the peer send `size` more on this connection; told in large steps."""
         self.uncredited += size
-        if self.uncredited * 2 >= self.core.limits.connection_window:
+        if self.uncredited >= self.window_step:
             self.receive_left += self.uncredited
             self.put(frames.window_update(0, self.uncredited))
             self.uncredited = 0
@@ -536,9 +323,8 @@ class Connection(asyncio.Protocol):
 
     # --- ends ---------------------------------------------------------------------------------
 
-    def spend(self, amount: float, what: str) -> None:
-        """Take from the budget for frames that make work and carry no request."""
-        if not self._budget.spend(self.core.loop.time(), amount):
+    def spend(self, what: str) -> None:
+        if not self._budget.spend(self.core.loop.time()):
             self.core.counters.limit("control_frames")
             raise ProtocolError(frames.ENHANCE_YOUR_CALM, f"too many frames of the kind {what}")
 
@@ -557,17 +343,7 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
-    def last_stream_id(self) -> int:
-        """Return the highest stream id of the peer's that was acted on."""
-        return 0
-
     def abort(self) -> None:
         self.closed = True
         if self.transport is not None:
             self.transport.abort()
-
-
-def _check_dependency(stream_id: int, payload: bytes) -> None:
-    """A stream cannot depend on itself; nothing else of the priority scheme is kept."""
-    if int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX == stream_id:
-        raise ProtocolError(frames.PROTOCOL_ERROR, "stream depends on itself")

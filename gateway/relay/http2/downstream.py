@@ -28,7 +28,7 @@ _TRUE: Final = b"\x08\x01"  # field 1, varint 1: live, ready, and health.v1 SERV
 _NOT_SERVING: Final = b"\x08\x02"
 
 
-class Downstream(Connection):
+class Downstream(Connection[Call]):
     """A client's connection; `streams` holds its calls."""
 
     __slots__ = (
@@ -91,8 +91,7 @@ class Downstream(Connection):
         core.counters.header_misses += self._reader.misses
         core.clients.discard(self)
         core.deadlines.discard(self)
-        for stream in list(self.streams.values()):
-            call = cast("Call", stream)
+        for call in list(self.streams.values()):
             call.cancel()
             self.drop_queue(call)
         self.streams.clear()
@@ -109,9 +108,6 @@ class Downstream(Connection):
             if not data:
                 return
         super().data_received(data)
-
-    def on_setting(self, key: int, value: int) -> None:
-        super().on_setting(key, value)
 
     def on_first_settings(self) -> None:
         self._saw_settings = True
@@ -186,8 +182,10 @@ class Downstream(Connection):
             call.answer_message(_TRUE if serving else b"")
 
     def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
-        self.receive(size)
-        call = cast("Call | None", self.streams.get(stream_id))
+        self.receive_left -= size
+        if self.receive_left < 0:
+            raise ProtocolError(frames.FLOW_CONTROL_ERROR, "connection window exceeded")
+        call = self.streams.get(stream_id)
         if call is None or call.ended_in:
             self._late_data(stream_id, call, size, ends)
             return
@@ -211,10 +209,9 @@ class Downstream(Connection):
 
     def on_reset(self, stream_id: int, code: int) -> None:
         self._recent.pop(stream_id, None)
-        stream = self.streams.pop(stream_id, None)
-        if stream is None:
+        call = self.streams.pop(stream_id, None)
+        if call is None:
             return
-        call = cast("Call", stream)
         call.cancel()
         self.drop_queue(call)
         if not call.begun:
@@ -230,8 +227,8 @@ class Downstream(Connection):
         if self.core.draining or self._drain_sent:
             self._close_if_done()
 
-    def on_window_overflow(self, stream: Stream) -> None:
-        self._end_malformed(cast("Call", stream), frames.FLOW_CONTROL_ERROR)
+    def on_window_overflow(self, stream: Call) -> None:
+        self._end_malformed(stream, frames.FLOW_CONTROL_ERROR)
 
     def reset(self, call: Call, code: int) -> None:
         """End a stream without an answer."""
@@ -281,8 +278,8 @@ class Downstream(Connection):
             if timeouts.ping_s and quiet_s > timeouts.ping_s and not self._pinged_at_s:
                 self._pinged_at_s = now_s
                 self.put(frames.ping(_LIVE_PING))
-            for stream in list(self.streams.values()):
-                self._check_call(cast("Call", stream), now_s)
+            for call in list(self.streams.values()):
+                self._check_call(call, now_s)
 
     def _check_call(self, call: Call, now_s: float) -> None:
         timeouts = self.core.timeouts
@@ -316,7 +313,7 @@ class Downstream(Connection):
         if not stream_id & 1:
             raise ProtocolError(frames.PROTOCOL_ERROR, "clients open odd streams")
         headers = self._reader.decode(block)  # the dynamic table goes on, whatever it is for
-        call = cast("Call | None", self.streams.get(stream_id))
+        call = self.streams.get(stream_id)
         if call is None:
             if stream_id not in self._recent:
                 raise ProtocolError(frames.STREAM_CLOSED, "HEADERS on a closed stream")

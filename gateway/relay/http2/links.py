@@ -1,5 +1,8 @@
 """The HTTP/2 connections to each slice: one, and more when its streams run out."""
 
+import asyncio
+from typing import cast
+
 from gateway import errors
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
@@ -31,7 +34,8 @@ class SliceLinks:
         connection = Upstream(core, self._member, self)
         self.connections.append(connection)
         connection.begin(call)
-        core.dialer.dial(self._member.spec.grpc, connection, connection.dial_failed)
+        protocol = cast("asyncio.BaseProtocol", connection)
+        core.dialer.dial(self._member.spec.grpc, protocol, connection.dial_failed)
 
     def forget(self, connection: Upstream) -> None:
         if connection in self.connections:

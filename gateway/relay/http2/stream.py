@@ -1,16 +1,20 @@
 """
 Stream: one stream of one connection. A call is two of them, each the other's `peer`.
 
-The client's is a Call (see call.py), which also knows what was asked and of whom.
+The client's is a Call (see call.py), which also knows what was asked and of whom; the slice's is a
+Half, which knows its call.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from gateway.relay.http2.connection import Connection
 
 Chunk = bytes | memoryview
+
+COPY_BYTES_MAX: Final = 4096
+"""Up to this a piece is copied and joined with its frame head; above, it goes by reference."""
 
 
 class Stream:
@@ -44,7 +48,7 @@ class Stream:
         "uncredited",
     )
 
-    def __init__(self, connection: "Connection", stream_id: int) -> None:
+    def __init__(self, connection: "Connection[Any]", stream_id: int) -> None:
         self.connection = connection
         self.id = stream_id
         self.peer: Stream | None = None

@@ -8,7 +8,7 @@ from gateway.errors import Fault
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http2 import frames
-from gateway.relay.http2.call import Call
+from gateway.relay.http2.call import Call, Half
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.headers import Answer, BlockReader, MalformedError
@@ -23,7 +23,7 @@ STREAMS_MAX: Final = 1024
 """Of one connection, also when the slice sets no bound; beyond it another is opened."""
 
 
-class Upstream(Connection):
+class Upstream(Connection[Half]):
     """
     A connection to a slice; `streams` holds the slice's halves of calls.
 
@@ -113,7 +113,7 @@ class Upstream(Connection):
         fault = errors.SLICE_LOST.because(f"slice {self.member.name} is leaving")
         for stream in [s for s in self.streams.values() if s.id > last_stream_id]:
             self._remove(stream)
-            cast("Call", stream.peer).slice_lost(fault, unprocessed=True)
+            stream.call.slice_lost(fault, unprocessed=True)
         self._close_if_done()
 
     def is_idle_stream(self, stream_id: int) -> bool:
@@ -130,7 +130,7 @@ class Upstream(Connection):
         if not self.connected:
             self.waiting.append(call)
             return
-        stream = Stream(self, self._next_id)
+        stream = Half(self, self._next_id, call)
         self._next_id += 2
         if self._next_id > frames.STREAM_ID_MAX:
             self.retire()
@@ -151,7 +151,7 @@ class Upstream(Connection):
             if self.is_idle_stream(stream_id):
                 raise ProtocolError(frames.PROTOCOL_ERROR, "HEADERS on an idle stream")
             return
-        call = cast("Call", stream.peer)
+        call = stream.call
         call.active_s = self.core.deadlines.now_s
         if call.begun:
             if answer.status or not ends:
@@ -165,10 +165,15 @@ class Upstream(Connection):
             call.begin_answer()
         if ends:
             self._finish(stream, call)
-        call.connection.send_headers(call, answer.block, ends)
+        call.client.send_headers(call, answer.block, ends)
 
     def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
-        self.receive(size)
+        self.receive_left -= size
+        if self.receive_left < 0:
+            raise ProtocolError(frames.FLOW_CONTROL_ERROR, "connection window exceeded")
+        self.uncredited += size
+        if self.uncredited >= self.window_step:
+            self.credit_connection(0)
         stream = self.streams.get(stream_id)
         if stream is None:
             if not stream_id or self.is_idle_stream(stream_id):
@@ -177,15 +182,17 @@ class Upstream(Connection):
         stream.receive_left -= size
         if stream.receive_left < 0:
             raise ProtocolError(frames.FLOW_CONTROL_ERROR, "stream window exceeded")
-        call = cast("Call", stream.peer)
+        call = stream.call
         if not call.begun:
             self._bad_answer(stream, "data before the head")
             return
-        stream.held += size
         call.active_s = self.core.deadlines.now_s
         if ends:
             self._finish(stream, call)
-        if call.connection.send_data(call, data, ends):
+            call.client.send_data(call, data, ends)
+            return
+        stream.held += size
+        if call.client.send_data(call, data, ends):
             self.credit(stream, size)
         elif size > len(data):
             self.credit(stream, size - len(data))
@@ -194,7 +201,7 @@ class Upstream(Connection):
         stream = self.streams.get(stream_id)
         if stream is None:
             return
-        call = cast("Call", stream.peer)
+        call = stream.call
         self._remove(stream)
         if code == frames.REFUSED_STREAM and not call.begun:
             fault = errors.SLICE_LOST.because(f"slice {self.member.name} refused the stream")
@@ -215,7 +222,7 @@ class Upstream(Connection):
     def on_sent(self, stream: Stream) -> None:
         """The request is complete; the stream lives on until its answer is."""
 
-    def on_window_overflow(self, stream: Stream) -> None:
+    def on_window_overflow(self, stream: Half) -> None:
         self._bad_answer(stream, "window above 2^31-1")
 
     def give_up(self, stream: Stream, code: int) -> None:
@@ -246,7 +253,7 @@ class Upstream(Connection):
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _finish(self, stream: Stream, call: Call) -> None:
+    def _finish(self, stream: Half, call: Call) -> None:
         """The slice has ended the stream; what the client still sends has nowhere to go."""
         stream.ended_in = True
         if not stream.ended_out:
@@ -255,8 +262,8 @@ class Upstream(Connection):
         self._remove(stream)
         self._close_if_done()
 
-    def _bad_answer(self, stream: Stream, why: str) -> None:
-        call = cast("Call", stream.peer)
+    def _bad_answer(self, stream: Half, why: str) -> None:
+        call = stream.call
         self.member.failed()
         self._remove(stream)
         self.put(frames.rst_stream(stream.id, frames.PROTOCOL_ERROR))
@@ -287,7 +294,7 @@ class Upstream(Connection):
         self._links.forget(self)
         if self.streams:
             core.slice_lost(self.member)
-        calls = [cast("Call", stream.peer) for stream in self.streams.values()]
+        calls = [stream.call for stream in self.streams.values()]
         for stream in list(self.streams.values()):
             self._remove(stream)
         waiting, self.waiting = self.waiting, []

@@ -1,0 +1,458 @@
+"""
+The client's side of a connection: one request after the other, answered in order.
+
+A request takes one of two ways. The short one, inline in `data_received`, is for what clients
+send all day: a small request that arrived whole, under a head that was seen before. Everything
+else goes through `_take` and Exchange, which are made of the same steps with nothing left out.
+"""
+
+import asyncio
+from time import monotonic
+from typing import Final, cast
+
+from gateway.errors import (
+    ANSWER_TIMEOUT,
+    BAD_REQUEST,
+    HEAD_TOO_LARGE,
+    OVERLOADED,
+    REQUEST_TIMEOUT,
+    SHUTTING_DOWN,
+    URI_TOO_LONG,
+    Fault,
+)
+from gateway.limits import KIB
+from gateway.relay.http1.body import ChunkedBody, framed
+from gateway.relay.http1.exchange import Exchange
+from gateway.relay.http1.grammar import CHUNKED, bare_line_end
+from gateway.relay.http1.head import RequestHead, judge_request
+from gateway.relay.http1.own_answers import own_answer
+from gateway.relay.http1.shared import WRITE_HIGH_BYTES, WRITE_LOW_BYTES, Shared
+from gateway.relay.router import BALANCED, LIVE
+from gateway.relay.slabs import LARGE_BODY_BYTES, SlabReader
+
+COLLECT_BYTES: Final = 32 * KIB
+"""A body up to here is waited for before a slice is picked: one write instead of several, a later
+and so better choice, and no slot held for a client that sends byte by byte."""
+LINGER_S: Final = 2.0
+"""After an answer that the client may read before it has sent its whole request."""
+SMALL_STREAK: Final = 16
+"""Requests without a large body after which a connection goes back to plain reads."""
+
+
+class Downstream(Exchange, asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_collecting",
+        "_lingering",
+        "_partial",
+        "_reader",
+        "_small_streak",
+        "_taking",
+        "_unsent",
+    )
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        # Per connection.
+        self._partial = bytearray()  # of a head
+        self._reader: SlabReader | None = None  # reads go through it while not None
+        self._small_streak = 0
+        self._lingering = False
+        self._taking = False
+        self._unsent = 0  # bytes, as accounted for in core.buffered_bytes
+        # Per request.
+        self._collecting = False  # the body is small and not complete; no slice was picked
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)  # uvloop has a class of its own
+        self.transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
+        core = self.shared.core
+        core.clients.add(self)
+        core.deadlines.add(self)
+        core.counters.accepted += 1
+        self.closing = core.draining
+        self.deadline_s = core.deadlines.after(core.timeouts.idle_s)
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        if self.request is None and type(data) is bytes and not self._partial:
+            end = data.find(b"\r\n\r\n") + 4
+            shared = self.shared
+            head = shared.requests.hot.get(data[:end])
+            if (
+                head is not None
+                and head.plain
+                and len(data) - end == head.length
+                and not self.closing
+            ):
+                core = shared.core
+                target = core.registry.pool(head.route.key).pick()
+                if target is not None:
+                    counters = shared.counters
+                    counters.http_requests += 1
+                    counters.head_hits += 1
+                    self.request = head
+                    self.target = target
+                    self.plain = self.continued = True
+                    self.began_s = monotonic()
+                    self.kept = data if head.unchanged else head.upstream + data[end:]
+                    target.begin()
+                    target.http_requests += 1
+                    stock = shared.stocks.by_slice.get(target)
+                    if stock is not None and stock.idle:
+                        self.upstream = upstream = stock.idle.pop()
+                        upstream.client = self
+                        self.deadline_s = shared.deadlines.now_s + shared.response_s
+                        upstream.transport.write(self.kept)  # type: ignore[union-attr]
+                    else:
+                        self._acquire(target, fresh=False)
+                    return
+        self._received(data)
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        if self.request is None or self._lingering:
+            self.finished = self.closing = True
+            return False
+        if self.body_left:  # it will never be complete
+            self.let_go()
+            self.finished = self.closing = True
+            return False
+        return True  # an answer is owed, and a client may well shut down its side before that
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        core = self.shared.core
+        core.clients.discard(self)
+        core.deadlines.discard(self)
+        core.counters.closed += 1
+        core.buffered_bytes -= self._unsent
+        self._unsent = 0
+        self.finished = self.closing = True
+        self._reader = None
+        self.ahead = b""
+        upstream, request = self.upstream, self.request
+        if upstream is not None and request is not None and not self.body_left:
+            self.upstream = self.target = None  # the upstream ends it
+            upstream.abandon(request.is_head)
+        self.let_go()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._unsent = self.transport.get_write_buffer_size()
+        self.shared.core.buffered_bytes += self._unsent
+        self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.send_idle_s)
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.transport.pause_reading()
+        self.update_reading()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.shared.core.buffered_bytes -= self._unsent
+        self._unsent = 0
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.stream_idle_s)
+            self.upstream.transport.resume_reading()
+        elif self.request is None and not self.finished:
+            self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.idle_s)
+        self.advance()
+
+    # --- for the application ------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no new request; close once what is in flight has been answered."""
+        self.closing = True
+        self.plain = False
+        if self.request is None and not self._partial and not self.finished:
+            self._finish()
+
+    def abort(self) -> None:
+        """Close now."""
+        self.transport.abort()
+
+    def on_deadline(self, now_s: float) -> None:
+        self.deadline_s = 0.0
+        if self.finished:
+            self.transport.abort()
+        elif self.write_paused:
+            self._on_send_idle()
+        elif self.request is None:
+            if self._partial:
+                self.fail(REQUEST_TIMEOUT)
+            else:
+                self._finish()
+        elif self.answering:
+            assert self.target is not None, "an answer from nobody"
+            self.target.failed()
+            self.answer_broken()
+        elif self.body_left and (self._collecting or self.transport.is_reading()):
+            self.fail(REQUEST_TIMEOUT)
+        else:
+            if self.upstream is not None and self.target is not None:
+                self.target.failed()
+            self.fail(ANSWER_TIMEOUT)
+
+    # --- heads --------------------------------------------------------------------------------
+
+    def _received(self, data: bytes | memoryview) -> None:
+        """Take whatever came, in any state."""
+        if self.finished:
+            return  # lingering, or on its way out
+        if self.request is None:
+            self.advance(data)
+        elif self.body_left:
+            self._body(data)
+        else:
+            self.ahead += data
+            self.update_reading()
+
+    def advance(self, data: bytes | memoryview = b"") -> None:
+        """Take `data`, and then what came ahead of its turn, for as long as it is answered at once."""
+        if self._taking:
+            return
+        self._taking = True
+        if data:
+            self._take(data)
+        while self.ahead and self.request is None and not self.finished and not self.write_paused:
+            data, self.ahead = self.ahead, b""
+            self._take(data)
+        self._taking = False
+        if self.eof and self.request is None and not self.ahead and not self.finished:
+            self._finish()
+        self.update_reading()
+
+    def _take(self, data: bytes | memoryview) -> None:
+        """Take the head of a request, or a part of one; what lies behind its body goes to `ahead`."""
+        partial = self._partial
+        seen = len(partial)
+        # Of a large read only as much is copied as a head usually takes.
+        start = data if isinstance(data, bytes) else bytes(data[:4096])
+        end = start.find(b"\r\n\r\n") + 4
+        if seen or end == 3 or start.startswith(b"\r\n"):
+            data = bytes(data)
+            partial += data
+            # RFC 9112 section 2.2: an empty line before the request is to be ignored.
+            while partial.startswith(b"\r\n"):
+                del partial[:2]
+                seen = 0
+            end = partial.find(b"\r\n\r\n", max(0, seen - 3)) + 4
+            if end == 3:
+                if partial:
+                    self._wait_for_head(max(0, seen - 1))
+                return
+            data = start = bytes(partial)
+            self._partial = bytearray()
+        head = self._judged(start[:end])
+        if isinstance(head, Fault):
+            self.fail(head)
+        else:
+            self._begin(head, data, end)
+
+    def _wait_for_head(self, start: int) -> None:
+        partial = self._partial
+        limits = self.shared.core.limits
+        if bare_line_end(partial, start):
+            self.fail(BAD_REQUEST.because("a line does not end with CRLF"))
+        elif len(partial) > limits.request_line_bytes and b"\r\n" not in partial:
+            self.fail(URI_TOO_LONG)
+        elif len(partial) > limits.head_bytes:
+            self.fail(HEAD_TOO_LARGE)
+        elif not start:
+            self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.head_s)
+
+    def _judged(self, raw: bytes) -> RequestHead | Fault:
+        shared = self.shared
+        head: RequestHead | Fault | None = shared.requests.recall(raw)
+        if head is not None:
+            shared.counters.head_hits += 1
+            return head
+        shared.counters.head_misses += 1
+        head = judge_request(raw, shared.core.limits)
+        if isinstance(head, RequestHead):
+            shared.requests.remember(raw, head)
+        return head
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def _begin(self, head: RequestHead, data: bytes | memoryview, end: int) -> None:
+        """A request begins: `data` holds its head up to `end`, then what there is of its body."""
+        shared = self.shared
+        shared.counters.http_requests += 1
+        self.request = head
+        self.plain = False
+        self.began_s = monotonic()
+        self.continued = not head.expect_continue or len(data) > end
+        if not head.keep_alive:
+            self.closing = True
+        size = len(data) - end
+        if head.length >= size:
+            self.body_left = head.length - size
+        elif head.length >= 0:
+            self.ahead = bytes(data[end + head.length :])
+            data = data[: end + head.length]
+        if head.length == CHUNKED:
+            self.body_left = CHUNKED
+            self.chunks = ChunkedBody(shared.core.limits.body_bytes)
+            self.kept = [head.upstream]
+            if size and not self._chunked(bytes(data[end:])):
+                return
+        elif head.unchanged:
+            self.kept = [data]
+        else:
+            self.kept = [head.upstream, data[end:]] if len(data) > end else [head.upstream]
+        if head.length != CHUNKED:
+            self.kept_bytes = len(data)
+            shared.core.buffered_bytes += len(data)
+        if head.route.kind is not BALANCED:
+            self._answer_locally(head)
+        elif self._overloaded():
+            self.fail(OVERLOADED)
+        elif self.body_left > 0 and head.length <= COLLECT_BYTES and self.continued:
+            self._collecting = True
+            self.deadline_s = shared.deadlines.after(shared.core.timeouts.body_idle_s)
+        else:
+            self._receive_large()
+            self.bind()
+
+    def _overloaded(self) -> bool:
+        core = self.shared.core
+        return bool(self.body_left) and core.buffered_bytes > core.limits.buffered_bytes
+
+    def _receive_large(self) -> None:
+        """Receive into slabs while large bodies come."""
+        if self.body_left > LARGE_BODY_BYTES:
+            self._small_streak = 0
+            if self._reader is None:
+                self._reader = SlabReader(self, self.shared.slabs)
+                self.transport.set_protocol(self._reader)  # type: ignore[arg-type]
+
+    def _body(self, data: bytes | memoryview) -> None:
+        """Take a part of the body."""
+        self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.body_idle_s)
+        if self.body_left == CHUNKED:
+            if not self._chunked(bytes(data)):
+                return
+        else:
+            left = self.body_left
+            if len(data) > left:
+                self.ahead = bytes(data[left:])
+                data = data[:left]
+            self.body_left = left - len(data)
+            self.forward((data,))
+        if self.upstream is None:
+            if self.body_left == 0 and self._collecting:
+                self._collecting = False
+                self.bind()
+                return
+        elif not self.body_left and not self.answering:
+            self.deadline_s = self.shared.deadlines.now_s + self.shared.response_s
+        self.update_reading()
+
+    def _chunked(self, data: bytes) -> bool:
+        """Take a part of a chunked body; False when it was malformed and that has been answered."""
+        chunks = self.chunks
+        assert chunks is not None, "chunked without a reader"
+        ranges: list[tuple[int, int]] = []
+        end = chunks.feed(data, 0, ranges)
+        if end < 0:
+            assert chunks.fault is not None, "malformed without a reason"
+            if self.answering:
+                self.answer_broken()
+            else:
+                self.fail(chunks.fault)
+            return False
+        if end < len(data):
+            self.ahead = data[end:]
+        pieces = framed(data, ranges, chunks)
+        if chunks.done:
+            self.body_left = 0
+        if pieces:
+            self.forward(pieces)
+        return True
+
+    def _answer_locally(self, head: RequestHead) -> None:
+        core = self.shared.core
+        if core.draining:
+            self.fail(SHUTTING_DOWN)
+            return
+        ready = head.route.kind is LIVE or core.registry.everywhere.members
+        if self.body_left:
+            self.closing = True
+        self.transport.write(
+            own_answer(200 if ready else 400, http10=head.http10, keep_alive=not self.closing)
+        )
+        self.let_go()
+        self.end_request()
+
+    # --- the end of a request, and of the connection ------------------------------------------
+
+    def end_request(self) -> None:
+        self._collecting = False
+        if self._reader is not None and not self.body_left:
+            self._small_streak += 1
+            if self._small_streak > SMALL_STREAK:
+                self._reader = None
+                self.transport.set_protocol(self)
+        if self.closing:
+            self._finish()
+            return
+        self.body_left = 0
+        self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.idle_s)
+        if self.ahead or self.eof or not self.transport.is_reading():
+            self.advance()
+
+    def _finish(self) -> None:
+        """
+        Close, so that the client can read its answer.
+
+        A socket closed with unread bytes in it is reset, and a reset makes the other side drop
+        what it has not read. So while the client may still be sending, only our half is closed,
+        and what comes is read and dropped for a while. RFC 9112 section 9.6.
+        """
+        self.finished = self.closing = True
+        if self.transport.is_closing():
+            return
+        sending = bool(self.body_left or self.ahead or self._partial) and not self.eof
+        self.body_left = 0
+        self.ahead = b""
+        self._partial = bytearray()
+        if sending:
+            self._lingering = True
+            self.deadline_s = self.shared.deadlines.after(LINGER_S)
+            self.transport.write_eof()
+            self.transport.resume_reading()
+        else:
+            self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.send_idle_s)
+            self.transport.close()
+
+    def _on_send_idle(self) -> None:
+        """The client has taken little for a while: cut it off if it has taken nothing."""
+        unsent = self.transport.get_write_buffer_size()
+        core = self.shared.core
+        if unsent >= self._unsent:
+            core.counters.limit("send_idle")
+            self.transport.abort()
+            return
+        core.buffered_bytes += unsent - self._unsent
+        self._unsent = unsent
+        self.deadline_s = core.deadlines.after(core.timeouts.send_idle_s)
+
+    def update_reading(self) -> None:
+        if self.finished:
+            return
+        if self.body_left:
+            upstream = self.upstream
+            read = self._collecting or (upstream is not None and not upstream.write_paused)
+            if not read and self.transport.is_reading() and not self.answering:
+                # The slice takes its time, which is not the client's fault.
+                self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.response_s)
+        else:
+            read = not self.write_paused and (
+                self.request is None or len(self.ahead) <= self.shared.core.limits.pipelined_bytes
+            )
+        if read:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()

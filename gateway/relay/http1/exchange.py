@@ -1,0 +1,334 @@
+"""
+Exchange: a client's request on its way through a slice.
+
+Which slice, what is kept to send it once more, and what happens when a slice does not answer. The
+client's connection itself, its bytes and its timeouts, is Downstream, which builds on this.
+
+`target` not None means: this exchange has begun on that slice and owes it one `end()`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from gateway.errors import NO_SLICE, OVERLOADED, SLICE_LOST, SLICE_REFUSED, Fault
+from gateway.fleet.slices import Slice
+from gateway.relay.http1.answer_head import AnswerHead
+from gateway.relay.http1.body import ChunkedBody
+from gateway.relay.http1.grammar import CHUNKED
+from gateway.relay.http1.head import RequestHead
+from gateway.relay.http1.own_answers import CONTINUE, fault_answer
+from gateway.relay.http1.shared import Shared
+from gateway.relay.http1.stock import Stock
+from gateway.relay.http1.upstream import Upstream
+
+STALE_MAX: Final = 2
+"""Kept-alive connections that may turn out closed before a request counts its slice as lost."""
+LOST_MAX: Final = 1
+"""Slices that may break a connection without an answer before the request fails."""
+
+
+class Exchange:
+    """
+    Attributes:
+        plain: The request is as simple as its head (RequestHead.plain) and came whole: its answer
+            may take the short path.
+        body_left: Body bytes still to come from the client; CHUNKED until the last chunk came.
+        closing: The connection closes after this answer; finished: nothing more is read from it.
+    """
+
+    __slots__ = (
+        "_lost",
+        "_stale",
+        "_tried",
+        "ahead",
+        "answering",
+        "began_s",
+        "body_left",
+        "chunks",
+        "closing",
+        "continued",
+        "deadline_s",
+        "eof",
+        "finished",
+        "kept",
+        "kept_bytes",
+        "plain",
+        "request",
+        "shared",
+        "target",
+        "transport",
+        "upstream",
+        "waiting",
+        "write_paused",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, shared: Shared) -> None:
+        # Global.
+        self.shared = shared
+        # Per connection.
+        self.deadline_s = 0.0
+        self.ahead = b""  # came before its turn: pipelined requests
+        self.closing = False
+        self.finished = False
+        self.eof = False  # the client sends nothing more
+        self.write_paused = False
+        # Per request.
+        self.request: RequestHead | None = None
+        self.plain = False
+        self.target: Slice | None = None
+        self.upstream: Upstream | None = None
+        self.waiting: Stock | None = None  # for one of its connections
+        self.answering = False  # the answer has begun
+        self.began_s = 0.0
+        self.body_left = 0
+        self.chunks: ChunkedBody | None = None
+        # What was or will be sent to the slice, so that another can be sent the same.
+        self.kept: bytes | list[bytes | memoryview] | None = None
+        self.kept_bytes = 0  # as accounted for in core.buffered_bytes
+        self.continued = False  # 100 has been sent or is not needed
+        self._tried: tuple[Slice, ...] = ()
+        self._stale = 0
+        self._lost = 0
+
+    # --- finding a slice ----------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Pick a slice for the request and send what there is of it."""
+        assert self.request is not None, "bind() without a request"
+        target = self.shared.core.registry.pool(self.request.route.key).pick()
+        if target is None:
+            self.fail(NO_SLICE)
+        else:
+            self._go_to(target, fresh=False)
+
+    def on_upstream(self, upstream: Upstream) -> None:
+        """Send what there is of the request on `upstream`, which is now its own."""
+        assert self.request is not None, "a connection without a request"
+        assert upstream.transport is not None, "a connection that is not open"
+        self.waiting = None
+        self.upstream = upstream
+        upstream.client = self
+        kept = self.kept
+        assert kept is not None, "sent without anything to send"
+        if isinstance(kept, bytes):
+            upstream.transport.write(kept)
+        else:
+            upstream.transport.writelines(kept)
+            if self.request.length > self.shared.core.limits.replay_bytes:
+                self._drop_kept()
+        timeouts = self.shared.core.timeouts
+        if self.body_left:
+            self.deadline_s = self.shared.deadlines.after(timeouts.body_idle_s)
+            self.update_reading()
+        else:
+            self.deadline_s = self.shared.deadlines.after(timeouts.response_s)
+
+    def on_dial_failed(self) -> None:
+        """The slice takes no connection."""
+        self.waiting = None
+        self._try_another(SLICE_REFUSED)
+
+    def upstream_lost(self, fresh: bool) -> None:
+        """
+        The slice closed the connection before its answer.
+
+        Args:
+            fresh: It had answered nothing before. One that had may simply have been idle for too
+                long, and crossed the request on its way: that says nothing about the slice.
+        """
+        self.upstream = None
+        target = self.target
+        assert target is not None, "lost without a slice"
+        core = self.shared.core
+        self.plain = False  # let_go() is to forget what was tried
+        if not fresh and self.kept is not None and self._stale < STALE_MAX and target.routable:
+            self._stale += 1
+            self.shared.counters.replays += 1
+            self._acquire(target, fresh=True)
+            return
+        core.slice_lost(target)
+        self._lost += 1
+        if self._lost > LOST_MAX:
+            self.fail(SLICE_LOST)
+        else:
+            self._try_another(SLICE_LOST)
+
+    def _try_another(self, fault: Fault) -> None:
+        """Go to a slice that was not tried, if the request can still be sent; else fail."""
+        target, self.target = self.target, None
+        assert target is not None, "no slice was tried"
+        assert self.request is not None, "no request to try again"
+        target.end()
+        self.plain = False  # let_go() is to forget what was tried
+        if self.kept is None:
+            self.fail(fault)
+            return
+        self._tried += (target,)
+        pool = self.shared.core.registry.pool(self.request.route.key)
+        other = pool.pick_other(self._tried)
+        if other is None:
+            self.fail(fault if pool.members else NO_SLICE)
+            return
+        self.shared.counters.replays += 1
+        self._go_to(other, fresh=False)
+
+    def _go_to(self, target: Slice, fresh: bool) -> None:
+        self.target = target
+        target.begin()
+        target.http_requests += 1
+        if not self.continued:
+            self.continued = True
+            self.transport.write(CONTINUE)
+        self._acquire(target, fresh)
+
+    def _acquire(self, target: Slice, fresh: bool) -> None:
+        stock = self.shared.stocks.stock(target)
+        if stock.idle and not fresh:
+            self.on_upstream(stock.idle.pop())
+            return
+        stock.make_room()
+        self.waiting = stock
+        if not stock.wait(self, first=fresh):
+            self.waiting = None
+            self.fail(OVERLOADED)
+
+    # --- the request's body -------------------------------------------------------------------
+
+    @property
+    def body_pending(self) -> bool:
+        return self.body_left != 0
+
+    def forward(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send a part of the body on, and keep it as long as it may be needed once more."""
+        kept = self.kept
+        if kept is not None:
+            assert type(kept) is list, "a request that came whole has more body"
+            size = sum(map(len, pieces))
+            if self.upstream is None or self._may_keep(size):
+                kept += pieces
+                self.kept_bytes += size
+                self.shared.core.buffered_bytes += size
+            else:
+                self._drop_kept()
+        if self.upstream is not None:
+            assert self.upstream.transport is not None, "bound to a closed connection"
+            if len(pieces) == 1:
+                self.upstream.transport.write(pieces[0])
+            else:
+                self.upstream.transport.writelines(pieces)
+
+    def _may_keep(self, size: int) -> bool:
+        core = self.shared.core
+        return (
+            self.kept_bytes + size <= core.limits.replay_bytes
+            and core.buffered_bytes + size <= core.limits.buffered_bytes
+        )
+
+    def _drop_kept(self) -> None:
+        self.kept = None
+        if self.kept_bytes:
+            self.shared.core.buffered_bytes -= self.kept_bytes
+            self.kept_bytes = 0
+
+    # --- the answer ---------------------------------------------------------------------------
+
+    def answered(self) -> None:
+        """The short path's end: the whole answer has been written."""
+        target = self.target
+        assert target is not None, "answered by nobody"
+        target.answered_http(monotonic() - self.began_s)
+        target.end()
+        self.request = self.target = self.upstream = self.kept = None
+        self.deadline_s = self.shared.deadlines.now_s + self.shared.idle_s
+        if self.ahead or self.eof or self.closing:
+            self.end_request()
+
+    def answer_begins(self, head: AnswerHead) -> bytes:
+        """Return the head for this client; the body follows through `relay`."""
+        request = self.request
+        assert request is not None, "an answer to nothing"
+        self._drop_kept()
+        self.answering = True
+        if self.body_left or (request.http10 and head.length < 0):
+            self.closing = True
+        self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.stream_idle_s)
+        if self.closing or request.http10:
+            return head.form(request.http10, not self.closing)
+        return head.for_client
+
+    def relay(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send a part of the answer to the client."""
+        if len(pieces) == 1:
+            self.transport.write(pieces[0])
+        else:
+            self.transport.writelines(pieces)
+        timeouts = self.shared.core.timeouts
+        self.deadline_s = self.shared.deadlines.after(
+            timeouts.send_idle_s if self.write_paused else timeouts.stream_idle_s
+        )
+
+    def answer_ended(self) -> None:
+        """The answer has been written to its end."""
+        target = self.target
+        assert target is not None, "answered by nobody"
+        target.answered_http(monotonic() - self.began_s)
+        self.let_go()
+        self.end_request()
+
+    def answer_broken(self) -> None:
+        """The slice broke off: the client must not take what it has for the whole answer."""
+        self.shared.counters.fault(SLICE_LOST.code)
+        self.let_go()
+        self.finished = self.closing = True
+        self.transport.abort()
+
+    def fail(self, fault: Fault) -> None:
+        """Answer with `fault`. Nothing of an answer has been sent."""
+        assert not self.answering, "two answers"
+        request = self.request
+        self.shared.counters.fault(fault.code)
+        if request is None:
+            self.body_left = CHUNKED  # nobody knows what the rest means
+        if self.body_left:
+            self.closing = True
+        self.transport.write(
+            fault_answer(
+                fault,
+                http10=request is not None and request.http10,
+                keep_alive=not self.closing,
+                is_head=request is not None and request.is_head,
+            )
+        )
+        self.let_go()
+        self.end_request()
+
+    def let_go(self) -> None:
+        """The exchange is over: give everything back, exactly once."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None and upstream.client is self:
+            upstream.close()  # still at work on what nobody wants any more
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.give_up(self)
+        target, self.target = self.target, None
+        if target is not None:
+            target.end()
+        self._drop_kept()
+        self.request = self.chunks = None
+        self.plain = self.answering = False
+        self._tried = ()
+        self._stale = self._lost = 0
+
+    # --- what Downstream adds -----------------------------------------------------------------
+
+    def update_reading(self) -> None:
+        """Read from the client or do not, as befits the present state."""
+        raise NotImplementedError
+
+    def end_request(self) -> None:
+        """Go on to the next request, or close."""
+        raise NotImplementedError

@@ -1,0 +1,41 @@
+"""Answers that the gateway gives itself."""
+
+from http import HTTPStatus
+from typing import Final
+
+from gateway.errors import Fault
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RETRY_AFTER: Final = b"Retry-After: 1\r\n"
+
+
+def own_answer(
+    status: int,
+    body: bytes = b"",
+    *,
+    http10: bool = False,
+    keep_alive: bool = True,
+    is_head: bool = False,
+) -> bytes:
+    """Return a whole answer; `body` is JSON."""
+    parts = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())]
+    if body:
+        parts.append(b"Content-Type: application/json\r\n")
+    parts.append(b"Content-Length: %d\r\n" % len(body))
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        parts.append(_RETRY_AFTER)
+    if not keep_alive:
+        parts.append(b"Connection: close\r\n")
+    elif http10:
+        parts.append(b"Connection: keep-alive\r\n")
+    parts.append(b"\r\n")
+    if not is_head:
+        parts.append(body)
+    return b"".join(parts)
+
+
+def fault_answer(fault: Fault, *, http10: bool, keep_alive: bool, is_head: bool) -> bytes:
+    """Return the answer that tells of `fault`, in Triton's form."""
+    return own_answer(
+        fault.http_status, fault.http_body, http10=http10, keep_alive=keep_alive, is_head=is_head
+    )
