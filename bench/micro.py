@@ -1,10 +1,10 @@
 """
 What the relays cost per request in Python alone: no sockets, no system calls, no other process.
 
-    python -m bench.micro [http2|http1] [--profile]
+    python -m bench.micro [http1|http2] [--profile]
 
-Clients and slices are byte strings, transports only count. Figures move with the machine; compare two
-commits on one machine in one sitting, and take the median of the rounds.
+Clients and slices are byte strings, transports only count. Figures move with the machine: compare
+two commits on one machine in one sitting, and take the median of the rounds.
 """
 
 import argparse
@@ -14,8 +14,7 @@ import gc
 import pstats
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from hpack.hpack import Encoder
 
@@ -26,26 +25,29 @@ from gateway.fleet.registry import SliceRegistry
 from gateway.limits import Limits, Timeouts
 from gateway.metrics import Counters
 from gateway.relay.core import RelayCore
+from gateway.relay.http1.downstream import Downstream as HttpClient
+from gateway.relay.http1.stock import Stocks
 from gateway.relay.http2 import frames
-from gateway.relay.http2.downstream import Downstream
+from gateway.relay.http2.downstream import Downstream as GrpcClient
 from gateway.relay.http2.links import Links
-from gateway.relay.http2.upstream import Upstream
 
-ROUNDS = 7
-CALLS = 20_000
-SLICES = 7
+ROUNDS: Final = 7
+REQUESTS: Final = 20_000
+SLICES: Final = 7
+MESSAGE: Final = b"\x0a\x01m\x3a\xf4\x03" + b"y" * 500  # a ModelInferRequest for model m
 
 
-class CountingTransport:
+class CountingTransport(asyncio.Transport):
     """Takes everything at once."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.bytes = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Any) -> None:
         self.bytes += len(data)
 
-    def writelines(self, pieces: list[bytes]) -> None:
+    def writelines(self, pieces: Any) -> None:
         self.bytes += sum(map(len, pieces))
 
     def is_closing(self) -> bool:
@@ -54,41 +56,54 @@ class CountingTransport:
     def get_write_buffer_size(self) -> int:
         return 0
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+    def is_reading(self) -> bool:
+        return True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
 
 class DirectDialer:
-    """Connects at once to a slice that has said what it takes."""
+    """Connects at once, and keeps what it has connected."""
+
+    def __init__(self, first_bytes: bytes) -> None:
+        self._first_bytes = first_bytes
+        self.made: list[Any] = []
 
     def dial(self, endpoint: Endpoint, protocol: Any, on_failure: object) -> None:
         protocol.connection_made(CountingTransport())
-        protocol.data_received(
-            frames.settings({frames.SETTING_INITIAL_WINDOW_SIZE: 4 << 20})
-            + frames.window_update(0, 1 << 30)
-        )
+        if self._first_bytes:
+            protocol.data_received(self._first_bytes)
+        self.made.append(protocol)
 
 
 class Turn:
     """Stands in for the flusher: the benchmark says when a turn ends."""
 
     def __init__(self) -> None:
-        self.waiting: list[Any] = []
+        self._waiting: list[Any] = []
 
     def add(self, connection: Any) -> None:
-        self.waiting.append(connection)
+        self._waiting.append(connection)
 
     def end(self) -> None:
-        waiting, self.waiting = self.waiting, []
+        waiting, self._waiting = self._waiting, []
         for connection in waiting:
             connection.flush()
 
 
 def make_core(loop: asyncio.AbstractEventLoop) -> RelayCore:
     registry = SliceRegistry(LeastLoad, Thresholds(), loop.time)
+    here = "127.0.0.1"
     registry.replace(
         [
-            SliceSpec(f"s{i}", Endpoint("127.0.0.1", 8000 + 10 * i), Endpoint("127.0.0.1", 8001 + 10 * i))
+            SliceSpec(f"s{i}", Endpoint(here, 8000 + 10 * i), Endpoint(here, 8001 + 10 * i))
             for i in range(SLICES)
         ]
     )
@@ -97,113 +112,128 @@ def make_core(loop: asyncio.AbstractEventLoop) -> RelayCore:
     return RelayCore(loop, registry, Counters(), Limits(), Timeouts(), lambda member: None)
 
 
-def http2_case(core: RelayCore) -> Callable[[int], None]:
-    """Return a function that relays n unary calls of 512 B, four frames in and three back."""
-    core.dialer = DirectDialer()  # type: ignore[assignment]
-    core.flusher = turn = Turn()  # type: ignore[assignment]
-    links = Links(core)
-    client = Downstream(core, links)
-    client.connection_made(CountingTransport())  # type: ignore[arg-type]
-    encoder, slice_encoders = Encoder(), {}
-    head = [
-        (":method", "POST"), (":scheme", "http"), (":authority", "127.0.0.1:50050"),
-        (":path", "/inference.GRPCInferenceService/ModelInfer"),
-        ("content-type", "application/grpc"), ("te", "trailers"),
-        ("user-agent", "grpc-python/1.85.1 grpc-c/50.0.0 (linux; chttp2)"),
-        ("grpc-accept-encoding", "identity, deflate, gzip"),
-    ]  # fmt: skip
-    message = b"\x0a\x01m\x3a\xf4\x03" + b"y" * 500
-    body = b"\0" + len(message).to_bytes(4, "big") + message
-    client.data_received(
-        frames.PREFACE
-        + frames.settings({frames.SETTING_INITIAL_WINDOW_SIZE: 1 << 30})
-        + frames.window_update(0, 1 << 30)
-    )
-    answer = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-accept-encoding", "identity, deflate, gzip")]  # fmt: skip
-    trailers = [("grpc-status", "0")]
-    next_id = 1
+class Http1Case:
+    """A request of 512 B and its answer, each in one read."""
 
-    def answer_all() -> None:
-        for member_links in links._slices.values():
-            for connection in member_links.connections:
-                respond(connection)
+    def __init__(self, core: RelayCore) -> None:
+        self._dialer = DirectDialer(b"")
+        core.dialer = self._dialer  # type: ignore[assignment]
+        self._client: Any = HttpClient(Stocks(core, core.slabs).shared)
+        self._client.connection_made(CountingTransport())
+        body = b"y" * 512
+        self._request = (
+            b"POST /v2/models/m/infer HTTP/1.1\r\nHost: 127.0.0.1:50050\r\n"
+            b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: 100\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body)
+        ) + body
+        self._answer = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        ) + b"x" * 100
 
-    def respond(connection: Upstream) -> None:
-        blocks = slice_encoders.setdefault(connection, Encoder())
-        for stream_id in list(connection.streams):
-            connection.data_received(
-                frames.frame(frames.HEADERS, frames.END_HEADERS, stream_id, blocks.encode(answer))
-                + frames.frame(frames.DATA, 0, stream_id, b"\0\0\0\0\x64" + b"x" * 100)
-                + frames.frame(
-                    frames.HEADERS,
-                    frames.END_HEADERS | frames.END_STREAM,
-                    stream_id,
-                    blocks.encode(trailers),
-                )
-            )
+    def run(self, requests: int) -> None:
+        client, request, answer = self._client, self._request, self._answer
+        for _ in range(requests):
+            client.data_received(bytes(request))
+            client.upstream.data_received(answer)
 
-    for _ in range(2 * SLICES):  # every table is warm
-        client.data_received(
-            frames.frame(frames.HEADERS, frames.END_HEADERS, next_id, encoder.encode(head))
-            + frames.frame(frames.DATA, frames.END_STREAM, next_id, body)
+
+class Http2Case:
+    """A unary call of 512 B: two frames in, three back."""
+
+    def __init__(self, core: RelayCore) -> None:
+        self._dialer = DirectDialer(
+            frames.settings({frames.SETTING_INITIAL_WINDOW_SIZE: 4 << 20})
+            + frames.window_update(0, 1 << 30)
         )
-        next_id += 2
-        turn.end()
-        answer_all()
-        turn.end()
-    block = encoder.encode(head)
-    warm = next(iter(slice_encoders.values()))
-    answer_block, trailers_block = warm.encode(answer), warm.encode(trailers)
+        core.dialer = self._dialer  # type: ignore[assignment]
+        core.flusher = self._turn = Turn()  # type: ignore[assignment]
+        self._client: Any = GrpcClient(core, Links(core))
+        self._client.connection_made(CountingTransport())
+        self._client.data_received(
+            frames.PREFACE
+            + frames.settings({frames.SETTING_INITIAL_WINDOW_SIZE: 1 << 30})
+            + frames.window_update(0, 1 << 30)
+        )
+        self._next_id = 1
+        encoder, self._answer_encoders = Encoder(), dict[Any, Encoder]()
+        for _ in range(2 * SLICES):  # every table is warm
+            self._call(encoder.encode(_HEAD), None)
+        self._block = encoder.encode(_HEAD)
+        warm = next(iter(self._answer_encoders.values()))
+        self._blocks = warm.encode(_ANSWER), warm.encode(_TRAILERS)
 
-    def run(calls: int) -> None:
-        nonlocal next_id
-        for _ in range(calls):
-            client.data_received(
-                frames.frame(frames.HEADERS, frames.END_HEADERS, next_id, block)
-                + frames.frame(frames.DATA, frames.END_STREAM, next_id, body)
-            )
-            turn.end()
-            target = client.streams[next_id].target  # type: ignore[attr-defined]
-            connection = links._slices[target].connections[0]
-            stream_id = next(iter(connection.streams))
-            connection.data_received(
-                frames.frame(frames.HEADERS, frames.END_HEADERS, stream_id, answer_block)
-                + frames.frame(frames.DATA, 0, stream_id, b"\0\0\0\0\x64" + b"x" * 100)
-                + frames.frame(
-                    frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id, trailers_block
-                )
-            )
-            turn.end()
-            next_id += 2
+    def run(self, requests: int) -> None:
+        for _ in range(requests):
+            self._call(self._block, self._blocks)
 
-    return run
+    def _call(self, block: bytes, answer: tuple[bytes, bytes] | None) -> None:
+        client, stream_id = self._client, self._next_id
+        self._next_id += 2
+        client.data_received(
+            frames.frame(frames.HEADERS, frames.END_HEADERS, stream_id, block)
+            + frames.frame(frames.DATA, frames.END_STREAM, stream_id, _BODY)
+        )
+        self._turn.end()
+        half = client.streams[stream_id].peer
+        connection = half.connection
+        if answer is None:
+            encoder = self._answer_encoders.setdefault(connection, Encoder())
+            answer = encoder.encode(_ANSWER), encoder.encode(_TRAILERS)
+        ends = frames.END_HEADERS | frames.END_STREAM
+        connection.data_received(
+            frames.frame(frames.HEADERS, frames.END_HEADERS, half.id, answer[0])
+            + frames.frame(frames.DATA, 0, half.id, b"\0\0\0\0\x64" + b"x" * 100)
+            + frames.frame(frames.HEADERS, ends, half.id, answer[1])
+        )
+        self._turn.end()
 
 
-CASES = {"http2": http2_case}
+_BODY: Final = b"\0" + len(MESSAGE).to_bytes(4, "big") + MESSAGE
+_HEAD: Final = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":authority", "127.0.0.1:50050"),
+    (":path", "/inference.GRPCInferenceService/ModelInfer"),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+    ("user-agent", "grpc-python/1.85.1 grpc-c/50.0.0 (linux; chttp2)"),
+    ("grpc-accept-encoding", "identity, deflate, gzip"),
+]
+_ANSWER: Final = [
+    (":status", "200"),
+    ("content-type", "application/grpc"),
+    ("grpc-accept-encoding", "identity, deflate, gzip"),
+]
+_TRAILERS: Final = [("grpc-status", "0")]
+
+CASES: Final[dict[str, type[Http1Case] | type[Http2Case]]] = {
+    "http1": Http1Case,
+    "http2": Http2Case,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
+    parser = argparse.ArgumentParser(description="Python cost of one request in each relay.")
     parser.add_argument("case", nargs="?", choices=[*CASES])
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
     loop = asyncio.new_event_loop()
     for name in [options.case] if options.case else [*CASES]:
-        run = CASES[name](make_core(loop))
-        run(2000)
+        case = CASES[name](make_core(loop))
+        case.run(2000)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         if options.profile:
             profile = cProfile.Profile()
-            profile.runcall(run, CALLS)
+            profile.runcall(case.run, REQUESTS)
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
             continue
         rounds = []
         for _ in range(ROUNDS):
-            begun = time.process_time()
-            run(CALLS)
-            rounds.append((time.process_time() - begun) / CALLS * 1e6)
+            begun_s = time.process_time()
+            case.run(REQUESTS)
+            rounds.append((time.process_time() - begun_s) / REQUESTS * 1e6)
         print(f"{name}: {statistics.median(rounds):.2f} us a request (best {min(rounds):.2f})")
     loop.close()
 

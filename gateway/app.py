@@ -8,6 +8,7 @@ readiness fails, listening ends, clients are told to go elsewhere, what is in fl
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -40,8 +41,16 @@ EXIT_CANNOT_START = 2
 def run(config: Config) -> int:
     """Run the gateway until it is told to stop; return the exit code."""
     logs.configure(config.log.level, config.log.format)
+    _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config))
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor, and shells often allow 1,024: take what the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: Config) -> int:

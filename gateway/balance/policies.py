@@ -49,8 +49,9 @@ class RoundRobin:
     With equal weights any run of n picks among n slices takes each once. A pool's own members are
     a tuple, replaced when membership changes, and with them the sums start anew: what is left of
     a larger pool's round would send a burst to whoever was not served in it. The turn survives
-    that: ties go to the slice that was picked longest ago, so a slice that leaves and returns
-    does not get two turns in a row. A retry's list of the members that are left is no change of
+    that: ties go to the slice with the fewest requests of any kind, so that several pools over the
+    same slices are even together, and then to the one that was picked longest ago, so that a slice
+    that leaves and returns does not get two turns in a row. A retry's list of the members that are left is no change of
     membership; its pick counts in the same round, so the others make up for it.
     """
 
@@ -70,14 +71,15 @@ class RoundRobin:
         current, picked = self._current, self._picked
         best: Slice | None = None
         best_value = total = 0.0
-        best_turn = 0
+        best_tie = (0, 0)
         for member in members:
             value = current.get(member, 0.0) + member.weight
             current[member] = value
             total += member.weight
-            turn = picked.get(member, 0)
-            if best is None or value > best_value or (value == best_value and turn < best_turn):
-                best, best_value, best_turn = member, value, turn
+            if best is None or value >= best_value:
+                tie = (member.http_requests + member.grpc_requests, picked.get(member, 0))
+                if best is None or value > best_value or tie < best_tie:
+                    best, best_value, best_tie = member, value, tie
         if best is not None:
             current[best] = best_value - total
             self._turn += 1
@@ -92,7 +94,7 @@ class RoundRobin:
         current, picked = self._current, self._picked
         for member in self._members:
             current[member] = current.get(member, 0.0) + member.weight
-        best = max(some, key=lambda member: (current[member], -picked.get(member, 0)))
+        best = max(some, key=lambda m: (current[m], -m.requests, -picked.get(m, 0)))
         current[best] -= sum(member.weight for member in self._members)
         self._turn += 1
         picked[best] = self._turn

@@ -1,0 +1,162 @@
+"""`GET /openapi.json`: the admin API described. A test holds it against the routes and the views."""
+
+from typing import Any, Final
+
+from gateway.balance.policies import POLICIES
+from gateway.fleet.health import Order, State
+
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
+_NUMBER: Final[dict[str, Any]] = {"type": "number", "minimum": 0}
+_FLAG: Final[dict[str, Any]] = {"type": "boolean"}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _json(description: str, schema: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": description, "content": content}
+
+
+def _error(description: str) -> dict[str, Any]:
+    return _json(description, "Error")
+
+
+_QUANTILES: Final = _object({"p50": _NUMBER, "p99": _NUMBER})
+
+SCHEMAS: Final[dict[str, Any]] = {
+    "Slice": _object(
+        {
+            "name": _TEXT,
+            "state": {"type": "string", "enum": [state.value for state in State]},
+            "reason": {"type": "string", "description": "Why it is in this state."},
+            "enabled": _FLAG,
+            "order": {"type": "string", "enum": [order.value for order in Order]},
+            "healthy": {"type": "boolean", "description": "What the checks have found."},
+            "in_flight": _COUNT,
+            "weight": _NUMBER,
+            "requests": {**_COUNT, "description": "Given to it, failed attempts included."},
+            "http_requests": _COUNT,
+            "grpc_requests": _COUNT,
+            "failures": _COUNT,
+            "models": {"type": "array", "items": _object({"name": _TEXT, "version": _TEXT})},
+            "mig_uuid": _TEXT,
+            "profile": _TEXT,
+            "simulated": {"type": "boolean", "description": "Its MIG device exists on paper only."},
+            "http": _TEXT,
+            "grpc": _TEXT,
+            "metrics": {"type": ["string", "null"]},
+            "last_check": {
+                "oneOf": [
+                    {"type": "null"},
+                    _object(
+                        {"passed": _FLAG, "reason": _TEXT, "ago_s": _NUMBER, "took_ms": _NUMBER}
+                    ),
+                ]
+            },
+            "latency_ms": _object({"http": _QUANTILES, "grpc": _QUANTILES, "all": _QUANTILES}),
+        }
+    ),
+    "Slices": _object(
+        {"slices": {"type": "array", "items": {"$ref": "#/components/schemas/Slice"}}}
+    ),
+    "Balancing": _object(
+        {
+            "policy": {"type": "string", "enum": list(POLICIES)},
+            "known_policies": {"type": "array", "items": _TEXT},
+        }
+    ),
+    "BalancingChange": _object({"policy": {"type": "string", "enum": list(POLICIES)}}),
+    "Readiness": _object({"ready": _FLAG, "reason": _TEXT, "routable": _COUNT, "slices": _COUNT}),
+    "Liveness": _object({"live": _FLAG}),
+    "Error": _object({"error": _TEXT}),
+}
+
+_NAME: Final = {"name": "name", "in": "path", "required": True, "schema": _TEXT}
+_WAIT: Final = {
+    "name": "wait",
+    "in": "query",
+    "description": "Answer when nothing is in flight, or after this long (30s, 500ms; 1h at most).",
+    "schema": _TEXT,
+}
+_FORCE: Final = {
+    "name": "force",
+    "in": "query",
+    "description": "Also when this is the last slice that can serve.",
+    "schema": _FLAG,
+}
+
+
+def _order_call(summary: str, *, takes_out: bool) -> dict[str, Any]:
+    answers = {
+        "200": _json("Done; nothing in flight where that was waited for.", "Slice"),
+        "400": _error("A parameter cannot be read."),
+        "403": _error("The call comes from another site's page."),
+        "404": _error("There is no such slice."),
+        "500": _error("The choice could not be saved, and nothing was changed."),
+    }
+    if takes_out:
+        answers["202"] = _json("Done, and the time is up with requests in flight.", "Slice")
+        answers["409"] = _error("It is the last slice that can serve.")
+    return {
+        "post": {
+            "summary": summary,
+            "parameters": [_NAME, _WAIT, _FORCE],
+            "responses": dict(sorted(answers.items())),
+        }
+    }
+
+
+def _get(summary: str, schema: str) -> dict[str, Any]:
+    return {"get": {"summary": summary, "responses": {"200": _json("As asked.", schema)}}}
+
+
+def document(version: str) -> dict[str, Any]:
+    """Return the description, OpenAPI 3.1."""
+    one = _get("One slice", "Slice")
+    one["get"]["parameters"] = [_NAME]
+    one["get"]["responses"]["404"] = _error("There is no such slice.")
+    ready = _get("Whether the gateway can serve", "Readiness")
+    ready["get"]["responses"]["503"] = _json("It cannot, and why.", "Readiness")
+    balancing = _get("The balancing policy in use", "Balancing")
+    balancing["put"] = {
+        "summary": "Use another policy from the next request on",
+        "requestBody": _json("The policy.", "BalancingChange") | {"required": True},
+        "responses": {
+            "200": _json("In use.", "Balancing"),
+            "400": _error("There is no such policy."),
+            "403": _error("The call comes from another site's page."),
+            "413": _error("The body is larger than allowed."),
+            "500": _error("The choice could not be saved, and nothing was changed."),
+        },
+    }
+    metrics = {"description": "Text format 0.0.4.", "content": {"text/plain": {"schema": _TEXT}}}
+    anything = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "MIG Gateway admin API", "version": version},
+        "paths": {
+            "/v1/slices": _get("All slices", "Slices"),
+            "/v1/slices/{name}": one,
+            "/v1/slices/{name}/enable": _order_call("Take work again", takes_out=False),
+            "/v1/slices/{name}/drain": _order_call(
+                "No new work; what is in flight finishes; checks go on", takes_out=True
+            ),
+            "/v1/slices/{name}/disable": _order_call(
+                "The same, then out of service: no connections, no checks", takes_out=True
+            ),
+            "/v1/balancing": balancing,
+            "/metrics": {"get": {"summary": "For Prometheus", "responses": {"200": metrics}}},
+            "/livez": _get("Whether the gateway runs", "Liveness"),
+            "/readyz": ready,
+            "/openapi.json": {
+                "get": {
+                    "summary": "This document",
+                    "responses": {"200": {"description": "OpenAPI 3.1.", "content": anything}},
+                }
+            },
+        },
+        "components": {"schemas": SCHEMAS},
+    }

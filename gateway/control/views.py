@@ -1,0 +1,125 @@
+"""What the admin API answers, as plain dictionaries. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.fleet.health import DISABLED, DRAINED, ENABLED, UP, Order
+from gateway.fleet.histogram import Histogram
+from gateway.fleet.registry import SliceRegistry
+from gateway.fleet.slices import Slice
+
+_ORDER_REASONS = {
+    DRAINED: "drained by the operator: no new work, checks go on",
+    DISABLED: "disabled by the operator",
+}
+
+
+def slices(members: Iterable[Slice], now_s: float) -> dict[str, Any]:
+    """Return the answer to `GET /v1/slices`."""
+    return {"slices": [slice_view(member, now_s) for member in members]}
+
+
+def slice_view(member: Slice, now_s: float) -> dict[str, Any]:
+    """Return everything users are told of one slice; `now_s` on the clock of its checks."""
+    spec, health = member.spec, member.health
+    return {
+        "name": member.name,
+        "state": member.state.value,
+        "reason": reason(member),
+        "enabled": member.order is ENABLED,
+        "order": member.order.value,
+        "healthy": health.health is UP,
+        "in_flight": member.in_flight,
+        "weight": member.weight,
+        "requests": member.requests,
+        "http_requests": member.http_requests,
+        "grpc_requests": member.grpc_requests,
+        "failures": member.failures,
+        "models": _models(member),
+        "mig_uuid": spec.mig_uuid,
+        "profile": spec.profile,
+        "simulated": spec.simulated,
+        "http": str(spec.http),
+        "grpc": str(spec.grpc),
+        "metrics": str(spec.metrics) if spec.metrics else None,
+        "last_check": _last_check(member, now_s),
+        "latency_ms": {
+            "http": _quantiles(member.http_latency),
+            "grpc": _quantiles(member.grpc_latency),
+            "all": _quantiles(member.http_latency + member.grpc_latency),
+        },
+    }
+
+
+def reason(member: Slice) -> str:
+    """Say why the slice is in the state it is in."""
+    if member.order is ENABLED:
+        if member.health.health is UP and not member.weight:
+            return "its weight is 0, so it takes no work"
+        return member.health.reason
+    return _ORDER_REASONS[member.order]
+
+
+def balancing(policy: str, known: Iterable[str]) -> dict[str, Any]:
+    """Return the answer to `GET` and `PUT /v1/balancing`."""
+    return {"policy": policy, "known_policies": list(known)}
+
+
+def readiness(registry: SliceRegistry, shutting_down: bool) -> tuple[bool, dict[str, Any]]:
+    """Return whether the gateway can serve, and the answer to `GET /readyz`."""
+    routable = len(registry.everywhere.members)
+    total = len(registry.slices)
+    ready = routable > 0 and not shutting_down
+    if shutting_down:
+        why = "the gateway is shutting down"
+    elif routable:
+        why = f"{routable} of {total} slices can serve"
+    elif total:
+        states = sorted(f"{member.name} is {member.state.value}" for member in _some(registry))
+        why = f"none of {total} slices can serve: {', '.join(states)}"
+    else:
+        why = "no slices are known yet"
+    return ready, {"ready": ready, "reason": why, "routable": routable, "slices": total}
+
+
+def refusal_to_empty(member: Slice, registry: SliceRegistry, order: Order) -> str | None:
+    """Say why an order would leave nobody to serve; None when it would not."""
+    routable = registry.everywhere.members
+    if order is ENABLED or member not in routable or len(routable) > 1:
+        return None
+    return (
+        f"{member.name} is the last slice that can serve; without it every request would fail. "
+        "Add ?force=true (--force) if that is meant"
+    )
+
+
+def _some(registry: SliceRegistry) -> list[Slice]:
+    """Return at most as many slices as a person reads in one sentence."""
+    return list(registry.slices.values())[:16]
+
+
+def _models(member: Slice) -> list[dict[str, str]]:
+    return [
+        {"name": name, "version": version}
+        for name, versions in (member.models or {}).items()
+        for version in versions or ("",)
+    ]
+
+
+def _last_check(member: Slice, now_s: float) -> dict[str, Any] | None:
+    last = member.health.last
+    if last is None:
+        return None
+    return {
+        "passed": last.passed,
+        "reason": last.reason,
+        "ago_s": round(max(0.0, now_s - member.health.checked_at_s), 3),
+        "took_ms": round(last.took_s * 1e3, 3),
+    }
+
+
+def _quantiles(latency: Histogram) -> dict[str, float]:
+    return {
+        "p50": round(latency.quantile_s(0.50) * 1e3, 3),
+        "p99": round(latency.quantile_s(0.99) * 1e3, 3),
+    }

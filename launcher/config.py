@@ -1,0 +1,173 @@
+"""
+What an operator may set: a YAML file, and flags that override it.
+
+Every default is sensible, so that `gpu` alone is a complete configuration. Unknown keys are
+errors. Relative paths are relative to where the launcher was started.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from launcher import layout
+from launcher.errors import ConfigError
+
+FILE_BYTES_MAX: Final = 1024 * 1024
+OWN_ARGUMENTS: Final = {
+    "--model-repository": "model_repository",
+    "--model-store": "model_repository",
+    "--http-address": "host",
+    "--grpc-address": "host",
+    "--metrics-address": "host",
+    "--http-port": "port_base",
+    "--grpc-port": "port_base",
+    "--metrics-port": "port_base",
+    "--backend-directory": "tritonserver",
+}
+"""Triton arguments that the launcher sets itself, and the key that decides them."""
+
+OWN_SETTING: Final = "shm-region-prefix-name"
+"""By which the launcher recognises its servers."""
+
+
+class Strict(BaseModel):
+    """A mapping without unknown keys that never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Restart(Strict):
+    """
+    How fast a server that died is started again: after `first_delay_s`, doubled each time up to
+    `max_delay_s`; from the beginning once it was ready for `reset_after_s`.
+    """
+
+    first_delay_s: PositiveFloat = 0.2
+    max_delay_s: PositiveFloat = 30.0
+    reset_after_s: PositiveFloat = 60.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Restart":
+        if self.max_delay_s < self.first_delay_s:
+            raise ValueError("max_delay_s must not be below first_delay_s")
+        return self
+
+
+class LauncherConfig(Strict):
+    """
+    Attributes:
+        gpu: `simulated` or `simulated:BOARD`.
+        layout: `all-1g`, or a list of profiles.
+        host: Address that servers listen on.
+        port_base: HTTP port of slice 0; see launcher/plan.py.
+        model_repository: Triton's model repository, the same for every slice: a folder, or a URL
+            such as `s3://…` that Triton reads itself.
+        triton_args: More arguments for every server.
+        tritonserver: The program; found on PATH or in nvidia-pytriton when not given.
+        runtime: What servers run as.
+        state_dir: Where the launcher keeps what it must remember, and logs.
+        inventory: The file for the gateway; `slices.json` in the state folder when not given.
+        ready_timeout_s: From the start of a server until it must be ready.
+        stop_timeout_s: From SIGTERM until SIGKILL.
+        restart: Back-off.
+        log_level, log_format: See contract/logs.py.
+    """
+
+    gpu: str | None = None
+    layout: tuple[str, ...] = ("all-1g",)
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port_base: Annotated[int, Field(ge=1, le=65533)] = 8000
+    model_repository: Annotated[str, Field(min_length=1)] = "configs/models"
+    triton_args: tuple[str, ...] = ()
+    tritonserver: Path | None = None
+    runtime: Literal["process"] = "process"
+    state_dir: Path = Path("run")
+    inventory: Path | None = None
+    ready_timeout_s: PositiveFloat = 120.0
+    stop_timeout_s: PositiveFloat = 20.0
+    restart: Restart = Restart()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
+
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _layout(cls, value: object) -> object:
+        if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+            value = ",".join(value)
+        return layout.parse(value) if isinstance(value, str) else value
+
+    @field_validator("triton_args")
+    @classmethod
+    def _triton_args(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in value:
+            name = argument.partition("=")[0]
+            if name in OWN_ARGUMENTS:
+                raise ValueError(f"{name} is set by the launcher; use {OWN_ARGUMENTS[name]}")
+            if OWN_SETTING in argument:
+                raise ValueError(f"{OWN_SETTING} is set by the launcher")
+        return value
+
+    @property
+    def inventory_file(self) -> Path:
+        """Where the inventory is written."""
+        return self.inventory or self.state_dir / "slices.json"
+
+
+def load(path: Path | None, flags: Mapping[str, Any]) -> LauncherConfig:
+    """
+    Read the file, if any, and lay the flags over it.
+
+    Args:
+        path: YAML file.
+        flags: Values by key; those that are None were not given.
+
+    Raises:
+        ConfigError: One entry for each thing that is wrong, with its path in the file.
+    """
+    document = _read(path) if path else {}
+    given = {key: value for key, value in flags.items() if value is not None}
+    try:
+        return LauncherConfig.model_validate({**document, **given})
+    except ValidationError as error:
+        raise ConfigError([_problem(entry, path, given) for entry in error.errors()]) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError([f"{path}: larger than {FILE_BYTES_MAX} bytes"])
+    try:
+        document = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError([f"{path}: must be a mapping of keys, not {type(document).__name__}"])
+    return document
+
+
+def _problem(entry: Any, path: Path | None, flags: Mapping[str, Any]) -> str:
+    keys = [str(part) for part in entry["loc"]]
+    source = "flag" if keys[0] in flags or path is None else str(path)
+    where = f"{source}: {'.'.join(keys)}"
+    if entry["type"] == "extra_forbidden":
+        model = Restart if keys[0] == "restart" else LauncherConfig
+        return f"{where}: unknown key; known keys: {', '.join(model.model_fields)}"
+    message = entry["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (it is {entry['input']!r})"

@@ -1,0 +1,73 @@
+"""`down`: stop what `up` started, whether its launcher still runs, hangs, or was killed."""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from launcher import drivers, process_table, state
+from launcher.errors import BusyError
+from launcher.runtimes import open_runtime
+from launcher.state import State, StateStore
+from launcher.teardown import teardown
+
+LAUNCHER_PATIENCE_S: Final = 30.0
+"""What a launcher may take to stop beyond its servers' own limit, before it is killed."""
+POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """
+    What `down` found and stopped.
+
+    Attributes:
+        state: What was up; None when a launcher was stopped before it had made anything.
+        launcher_pid: The launcher that was told to stop; None when there was none any more.
+    """
+
+    state: State | None
+    launcher_pid: int | None
+
+
+async def down(folder: Path, stop_timeout_s: float) -> Stopped | None:
+    """
+    Stop everything that belongs to a state folder.
+
+    Returns:
+        What was stopped; None when nothing was up.
+
+    Raises:
+        LauncherError: Something could not be removed; it stays on record, and may be tried again.
+        BusyError: The launcher that holds the folder does not let go of it even when killed.
+    """
+    store = StateStore(folder)
+    if not state.lock_path(folder).exists():
+        return None
+    seen = store.load()
+    asked: int | None = None
+    loop = asyncio.get_running_loop()
+    kill_at_s = loop.time() + stop_timeout_s + LAUNCHER_PATIENCE_S
+    while True:
+        try:
+            with state.hold(folder, "down"):
+                left = store.load()
+                if left is not None:
+                    seen = left
+                    driver = drivers.open_driver(left.gpu, folder)
+                    runtime = open_runtime(left.runtime)
+                    await teardown(store, driver, runtime, stop_timeout_s, asyncio.Event())
+            return Stopped(seen, asked) if seen or asked else None
+        except BusyError:
+            holder = state.holder_of(folder)
+            late_s = loop.time() - kill_at_s
+            if late_s > LAUNCHER_PATIENCE_S:
+                raise
+        if holder is not None and holder.command == "up":
+            if late_s > 0:
+                process_table.send(holder.process, signal.SIGKILL)
+            elif asked is None:
+                asked = holder.process.pid
+                process_table.send(holder.process, signal.SIGTERM)
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,285 @@
+"""
+The servers: started together, watched, started again when they die, stopped together.
+
+A server that dies stays in the inventory: the gateway's health checks take it out of service in
+milliseconds and back when it answers, without anyone rewriting a file.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from launcher import triton_log
+from launcher.backoff import Backoff
+from launcher.config import LauncherConfig
+from launcher.errors import StartError
+from launcher.progress import Progress
+from launcher.ready import is_ready
+from launcher.runtime import Handle, Runtime, Server, ServerSpec
+from launcher.state import ServerRecord, ServerState, StateStore
+
+log = structlog.get_logger()
+
+READY_POLL_S: Final = 0.05
+LOG_POLL_TURNS: Final = 10
+"""A server's log is looked at once in this many polls."""
+LOG_TAIL_BYTES: Final = 64 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One slice's server over its starts."""
+
+    spec: ServerSpec
+    log: Path
+    backoff: Backoff
+    handle: Handle
+    server: Server | None = None
+    state: ServerState = "starting"
+    restarts: int = 0
+    ready_since_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The slice's."""
+        return self.spec.member.name
+
+    def record(self) -> ServerRecord:
+        """Return what the state file remembers."""
+        return ServerRecord(self.spec, self.handle, str(self.log), self.state, self.restarts)
+
+
+class Fleet:
+    """All servers of one launcher."""
+
+    def __init__(
+        self,
+        specs: Sequence[ServerSpec],
+        adopted: Sequence[ServerRecord],
+        config: LauncherConfig,
+        runtime: Runtime,
+        store: StateStore,
+    ) -> None:
+        """
+        Args:
+            specs: One for each slice, in their order.
+            adopted: Records whose server runs, with a spec among `specs`.
+            config: Timeouts and back-off.
+            runtime: Starts servers; `check` has passed.
+            store: Kept true at every change.
+        """
+        self._config = config
+        self._runtime = runtime
+        self._store = store
+        by_spec = {record.spec: record for record in adopted}
+        self.members = [self._member(spec, by_spec.get(spec)) for spec in specs]
+
+    async def start(self, progress: Progress) -> None:
+        """
+        Start all servers at once and wait until each is ready.
+
+        Raises:
+            StartError: The first that failed, and why; the others may still run.
+        """
+        started_s = asyncio.get_running_loop().time()
+        progress.starting([member.name for member in self.members])
+        self.save()  # the markers, before anything carries one
+        for member in self.members:
+            if member.server is None:
+                self._spawn(member)
+        self.save()  # the processes
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for member in self.members:
+                    tasks.create_task(self._until_ready(member, progress, started_s))
+        except* StartError as failures:
+            raise failures.exceptions[0] from None
+
+    async def supervise(self) -> None:
+        """Start again whatever dies, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for member in self.members:
+                tasks.create_task(self._keep(member))
+
+    def save(self) -> None:
+        """Write what is true now into the state file."""
+        self._store.change(servers=tuple(member.record() for member in self.members))
+
+    def _member(self, spec: ServerSpec, adopted: ServerRecord | None) -> Member:
+        restart = self._config.restart
+        name = spec.member.name
+        member = Member(
+            spec=spec,
+            log=self._config.state_dir.absolute() / "logs" / f"{name}.log",
+            backoff=Backoff(restart.first_delay_s, restart.max_delay_s, restart.reset_after_s),
+            handle=_new_handle(name),
+        )
+        server = self._runtime.find(adopted.handle) if adopted else None
+        if adopted and server:
+            member.handle, member.server = server.handle, server
+            member.restarts = adopted.restarts
+            process = server.handle.process
+            log.info("server.adopted", slice=name, pid=process.pid if process else None)
+        return member
+
+    def _spawn(self, member: Member) -> None:
+        member.server = self._runtime.start(member.spec, member.handle.marker, member.log)
+        member.handle = member.server.handle
+        process = member.handle.process
+        log.debug("server.started", slice=member.name, pid=process.pid if process else None)
+
+    async def _until_ready(self, member: Member, progress: Progress, started_s: float) -> None:
+        await self._wait_ready(member)
+        now_s = asyncio.get_running_loop().time()
+        self._mark_ready(member, now_s)
+        progress.ready(member.name, now_s - started_s)
+
+    async def _wait_ready(self, member: Member) -> None:
+        """Wait until the server is ready. Raises StartError: it ended, or time is up."""
+        server = member.server
+        assert server is not None
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._config.ready_timeout_s
+        turn = 0
+        while True:
+            # Ended is asked last before success: another program's answer on the port is none.
+            ready = await is_ready(member.spec.member.http)
+            if server.has_ended():
+                how = await server.wait_ended()
+                raise StartError(self._why(member, f"{triton_log.explain(_tail(member.log))}", how))
+            if ready:
+                return
+            turn += 1
+            hopeless = (
+                triton_log.hopeless(_tail(member.log)) if turn % LOG_POLL_TURNS == 0 else None
+            )
+            if hopeless:
+                raise StartError(self._why(member, hopeless, "it hangs"))
+            if loop.time() > deadline_s:
+                limit = f"not ready within {self._config.ready_timeout_s:g} s"
+                raise StartError(self._why(member, limit, "it runs"))
+            await asyncio.sleep(READY_POLL_S)
+
+    def _mark_ready(self, member: Member, now_s: float) -> None:
+        member.state, member.ready_since_s = "ready", now_s
+        self.save()
+        spec = member.spec.member
+        log.info(
+            "server.ready",
+            slice=member.name,
+            profile=spec.profile,
+            mig_uuid=spec.mig_uuid,
+            simulated=spec.simulated,
+            http=str(spec.http),
+        )
+
+    async def _keep(self, member: Member) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            assert member.server is not None
+            how = await member.server.wait_ended()
+            ready_for_s = loop.time() - member.ready_since_s
+            delay_s = member.backoff.delay_s(ready_for_s)
+            log.warning(
+                "server.died",
+                slice=member.name,
+                how=how,
+                ready_for_s=round(ready_for_s, 1),
+                restart_in_s=delay_s,
+            )
+            await self._restart(member, delay_s)
+
+    async def _restart(self, member: Member, delay_s: float) -> None:
+        """Start a server until it is ready again, however often that takes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._runtime.sweep([member.handle.marker])
+            # A new marker: shared memory of the dead and the living must not meet.
+            member.handle, member.server = _new_handle(member.name), None
+            member.state = "restarting"
+            member.restarts += 1
+            self.save()
+            await asyncio.sleep(delay_s)
+            try:
+                self._spawn(member)
+                self.save()
+                await self._wait_ready(member)
+            except StartError as error:
+                await self._end(member)
+                delay_s = member.backoff.delay_s(0.0)
+                log.error(
+                    "server.not_restarted",
+                    slice=member.name,
+                    reason=str(error),
+                    restart_in_s=delay_s,
+                )
+                continue
+            self._mark_ready(member, loop.time())
+            log.info("server.restarted", slice=member.name, restarts=member.restarts)
+            return
+
+    async def _end(self, member: Member) -> None:
+        if member.server is not None and not member.server.has_ended():
+            member.server.kill()
+            await member.server.wait_ended()
+
+    def _why(self, member: Member, reason: str, how: str) -> str:
+        return f"{member.name} did not start: {reason} ({how}; its log is {member.log})"
+
+
+async def stop(
+    records: Sequence[ServerRecord], runtime: Runtime, timeout_s: float, hurry: asyncio.Event
+) -> None:
+    """
+    Stop the servers of these records, all at once, and remove what they leave.
+
+    Args:
+        records: As the state file has them; those that are gone already are no error.
+        runtime: What they run as.
+        timeout_s: From SIGTERM until SIGKILL.
+        hurry: Set: SIGKILL at once.
+    """
+    running = [server for record in records if (server := runtime.find(record.handle))]
+    for server in running:
+        server.terminate()
+    async with asyncio.TaskGroup() as tasks:
+        for server in running:
+            tasks.create_task(_ended(server, timeout_s, hurry))
+    runtime.sweep([record.handle.marker for record in records])
+
+
+async def _ended(server: Server, timeout_s: float, hurry: asyncio.Event) -> None:
+    async def kill_when_told() -> None:
+        await hurry.wait()
+        server.kill()
+
+    async with asyncio.TaskGroup() as tasks:
+        killer = tasks.create_task(kill_when_told())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await server.wait_ended()
+        except TimeoutError:
+            log.warning("server.killed", marker=server.handle.marker, after_s=timeout_s)
+            server.kill()
+            await server.wait_ended()
+        killer.cancel()
+
+
+def _new_handle(name: str) -> Handle:
+    return Handle(f"mig-{name}-{secrets.token_hex(6)}_")
+
+
+def _tail(path: Path) -> str:
+    """Return the last LOG_TAIL_BYTES of a log; empty when there is none yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,251 @@
+"""
+MIG as NVML describes it: the records, the errors, and the one seam to a GPU.
+
+NVIDIA's words are kept. A *profile* is a size; its *index* (0, 1, 2, …) asks NVML for it, its *id*
+(19, 14, 9, …) creates it, and an *instance id* names what was created: three different numbers.
+A *GPU instance* (GI) owns memory and compute slices; a *compute instance* (CI) inside it is what a
+program runs on; a *MIG device* is one CI with its UUID. A *placement* is `start:size` in memory
+slices of the GPU (of which an A100 has 8, with 7 compute slices).
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Placement:
+    """A run of memory slices: the first, and how many."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The memory slice after the last."""
+        return self.start + self.size
+
+    def overlaps(self, other: "Placement") -> bool:
+        """Whether the two share a memory slice."""
+        return self.start < other.end and other.start < self.end
+
+    def __str__(self) -> str:
+        return f"{self.start}:{self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Fixed-function engines of a GPU instance, as `nvidia-smi mig -lgip` counts them."""
+
+    copy: int = 0
+    decoder: int = 0
+    encoder: int = 0
+    jpeg: int = 0
+    ofa: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInstanceProfile:
+    """
+    A size of GPU instance on one board.
+
+    Attributes:
+        index: Argument of NVML's GetGpuInstanceProfileInfo; equal for the same kind everywhere.
+        id: Argument of create; differs from board to board (a 1g is 19 on A100 and 14 on A30).
+        name: `1g.5gb`, `1g.5gb+me`: differs by board, driver and ECC.
+        compute_slices: What the share of the work is measured in.
+        instances_max: How many the empty GPU holds.
+        multiprocessors: SMs of one instance.
+        memory_mib: Frame buffer of one instance.
+    """
+
+    index: int
+    id: int
+    name: str
+    compute_slices: int
+    instances_max: int
+    multiprocessors: int
+    memory_mib: int
+    engines: Engines = Engines()
+
+    @property
+    def attribute(self) -> str:
+        """What follows the size in the name, such as `+me`; empty for a base profile."""
+        for mark in "+-":
+            _, found, rest = self.name.partition(mark)
+            if found:
+                return mark + rest
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeInstanceProfile:
+    """A size of compute instance inside one GPU instance; `id` equals `index` here (NVML)."""
+
+    index: int
+    id: int
+    name: str
+    compute_slices: int
+    instances_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInstance:
+    """A GPU instance that exists. Its id is opaque: some boards number the halves swapped."""
+
+    id: int
+    profile_id: int
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeInstance:
+    """A compute instance that exists; its placement counts compute slices within the GI."""
+
+    gpu_instance_id: int
+    id: int
+    profile_id: int
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class MigDevice:
+    """One compute instance as programs see it. Indexes shift, UUIDs do not: use the UUID."""
+
+    uuid: str
+    name: str
+    gpu_instance_id: int
+    compute_instance_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """
+    One physical GPU, or one on paper.
+
+    Attributes:
+        name: NVML's product name, with `(simulated)` where it exists on paper only.
+        uuid: `GPU-…`.
+        compute_slices: 7 on A100 and Hopper, 4 on A30, 0 on a board without MIG.
+        memory_slices: The grid that placements count in: 8 on A100 and Hopper, 4 on A30.
+        simulated: On paper; shown wherever the GPU is shown.
+    """
+
+    name: str
+    uuid: str
+    compute_slices: int
+    memory_slices: int
+    simulated: bool
+
+
+class MigCode(enum.IntEnum):
+    """NVML's return codes that MIG calls give."""
+
+    INVALID_ARGUMENT = 2
+    NOT_SUPPORTED = 3
+    NO_PERMISSION = 4
+    NOT_FOUND = 6
+    GPU_IS_LOST = 15
+    RESET_REQUIRED = 16
+    IN_USE = 19
+    INSUFFICIENT_RESOURCES = 23
+    UNKNOWN = 999
+
+
+WORDS = {
+    MigCode.INVALID_ARGUMENT: "Invalid Argument",
+    MigCode.NOT_SUPPORTED: "Not Supported",
+    MigCode.NO_PERMISSION: "Insufficient Permissions",
+    MigCode.NOT_FOUND: "Not Found",
+    MigCode.GPU_IS_LOST: "GPU is lost",
+    MigCode.RESET_REQUIRED: "GPU requires reset",
+    MigCode.IN_USE: "In use by another client",
+    MigCode.INSUFFICIENT_RESOURCES: "Insufficient Resources",
+    MigCode.UNKNOWN: "Unknown Error",
+}
+"""As nvidia-smi says them."""
+
+
+class MigError(Exception):
+    """
+    A call that the GPU refused.
+
+    Attributes:
+        operation: What was tried, in words: `create GPU instance 1g.5gb at 0:1`.
+        code: NVML's reason.
+        detail: What is known beyond the code, such as who holds the device.
+    """
+
+    def __init__(self, operation: str, code: MigCode, detail: str = "") -> None:
+        super().__init__(operation, code, detail)
+        self.operation = operation
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.operation}: {WORDS[self.code]}{detail}"
+
+
+class MigDriver(Protocol):
+    """
+    One GPU. Every call may raise MigError; every call asks the GPU, nothing is remembered.
+
+    Source: NVML's MIG functions, one to one, with Python records for its structures.
+    """
+
+    def gpu(self) -> Gpu:
+        """Return what the GPU is."""
+
+    def mig_mode(self) -> tuple[bool, bool]:
+        """Return (current, pending); they differ while a reset is awaited (Ampere)."""
+
+    def set_mig_mode(self, enabled: bool) -> None:
+        """
+        Switch MIG mode.
+
+        Raises:
+            MigError: IN_USE or RESET_REQUIRED (it is pending now), NO_PERMISSION, NOT_SUPPORTED.
+        """
+
+    def profiles(self) -> tuple[GpuInstanceProfile, ...]:
+        """Return the GPU instance profiles by ascending index; empty without MIG."""
+
+    def possible_placements(self, profile_id: int) -> tuple[Placement, ...]:
+        """Return where the profile fits on the empty GPU."""
+
+    def remaining_capacity(self, profile_id: int) -> int:
+        """Return how many more of this profile fit beside what exists."""
+
+    def create_gpu_instance(
+        self, profile_id: int, placement: Placement | None = None
+    ) -> GpuInstance:
+        """
+        Create a GPU instance; without a placement the driver picks one.
+
+        Raises:
+            MigError: INSUFFICIENT_RESOURCES (no room), INVALID_ARGUMENT (no such profile or
+                placement), IN_USE (a client holds the whole GPU), NOT_SUPPORTED (mode off),
+                NO_PERMISSION.
+        """
+
+    def gpu_instances(self) -> tuple[GpuInstance, ...]:
+        """Return all GPU instances, with and without compute instances, by ascending id."""
+
+    def destroy_gpu_instance(self, gpu_instance_id: int) -> None:
+        """Destroy it. Raises MigError: IN_USE while it has a compute instance, NOT_FOUND."""
+
+    def compute_profiles(self, gpu_instance_id: int) -> tuple[ComputeInstanceProfile, ...]:
+        """Return the compute instance profiles of one GPU instance."""
+
+    def create_compute_instance(self, gpu_instance_id: int, profile_id: int) -> ComputeInstance:
+        """Create one. Raises MigError: INSUFFICIENT_RESOURCES, NOT_SUPPORTED, NOT_FOUND."""
+
+    def compute_instances(self, gpu_instance_id: int) -> tuple[ComputeInstance, ...]:
+        """Return those of one GPU instance by ascending id."""
+
+    def destroy_compute_instance(self, gpu_instance_id: int, compute_instance_id: int) -> None:
+        """Destroy it. Raises MigError: IN_USE while a process is on it, NOT_FOUND."""
+
+    def mig_devices(self) -> tuple[MigDevice, ...]:
+        """Return one entry for each compute instance, by GPU instance id, then CI id."""

@@ -1,0 +1,75 @@
+"""
+The seam to what runs servers: bare processes now, containers later.
+
+A *marker* is a random text that only one start of one server carries where it can be seen from
+outside (the command line of a process, the name of a container). It is written down before the
+server is started, so that a launcher that was killed in between still finds what it began.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from contract.slice_spec import SliceSpec
+from launcher.process_table import ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """
+    One Triton server. Two servers with equal specs are interchangeable.
+
+    Attributes:
+        member: Its slice: name, endpoints, and the MIG device it is bound to.
+        model_repository: Absolute path.
+        arguments: Triton arguments beyond those the launcher sets.
+    """
+
+    member: SliceSpec
+    model_repository: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What a state file remembers of one start: the marker, and the process once it is known."""
+
+    marker: str
+    process: ProcessId | None = None
+
+
+class Server(Protocol):
+    """One start of one server, by this launcher or an earlier one."""
+
+    @property
+    def handle(self) -> Handle:
+        """What finds it again."""
+
+    def has_ended(self) -> bool:
+        """Whether it has ended, without waiting."""
+
+    async def wait_ended(self) -> str:
+        """Wait for its end and return how it ended, in words: `exit code 1`, `SIGKILL`."""
+
+    def terminate(self) -> None:
+        """Ask it to end; nothing happens when it has ended."""
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+
+
+class Runtime(Protocol):
+    """Starts servers and finds them again."""
+
+    def check(self) -> None:
+        """Make sure, once, that servers can run here. Raises StartError: what to install."""
+
+    def start(self, spec: ServerSpec, marker: str, log: Path) -> Server:
+        """Start a server whose output goes to a new file `log`. Raises StartError."""
+
+    def find(self, handle: Handle) -> Server | None:
+        """Return the server of an earlier start if it still runs."""
+
+    def sweep(self, markers: Sequence[str]) -> None:
+        """End and remove whatever else of these starts is left: children, shared memory."""

@@ -1,0 +1,168 @@
+"""Plans are carried out, repaired after a crash anywhere, and undone exactly."""
+
+import pytest
+
+from launcher import apply, plan
+from launcher.errors import GpuError
+from launcher.mig import MigCode, Placement
+from launcher.profiles import BOARDS
+from launcher.simulator import Simulator
+from launcher.state import State, StateStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = StateStore(tmp_path)
+    made.begin(State("simulated:a100-40gb", "process", str(tmp_path / "slices.json")))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(apply, "IN_USE_PATIENCE_S", 0.3)
+    monkeypatch.setattr(apply, "IN_USE_FIRST_DELAY_S", 0.01)
+
+
+def make_plan(gpu, store, layout="3g,2g,1g,1g", force=False):
+    facts = apply.read_facts(gpu)
+    owned = apply.find_owned(store.state, facts)
+    return plan.make(facts, layout.split(","), "127.0.0.1", 8000, owned, force)
+
+
+def run(gpu, store, layout="3g,2g,1g,1g", force=False):
+    return apply.cut(gpu, make_plan(gpu, store, layout, force), store)
+
+
+def is_untouched(gpu):
+    return gpu.gpu_instances() == () and gpu.mig_mode() == (False, False)
+
+
+@pytest.fixture
+def gpu(tmp_path):
+    """An A100 as it comes: MIG mode off."""
+    return Simulator(tmp_path / "gpu.json", BOARDS["a100-40gb"], holders=lambda _: ())
+
+
+def test_each_slice_gets_a_device_of_its_profile(gpu, store):
+    devices = run(gpu, store)
+    names = {device.uuid: device.name for device in gpu.mig_devices()}
+    assert [names[devices[f"s{i}"]].split()[3] for i in range(4)] == [
+        "3g.20gb", "2g.10gb", "1g.5gb", "1g.5gb",
+    ]  # fmt: skip
+    assert {record.mig_uuid for record in store.state.instances} == set(names)
+
+
+def test_doing_it_again_changes_nothing(gpu, store):
+    first = run(gpu, store)
+    before = gpu.path.read_bytes()
+    assert run(gpu, store) == first
+    assert gpu.path.read_bytes() == before
+
+
+def test_undoing_leaves_the_gpu_as_it_was(gpu, store):
+    run(gpu, store)
+    apply.uncut(gpu, store)
+    assert is_untouched(gpu)
+    assert store.state.instances == ()
+    apply.uncut(gpu, store)
+
+
+def test_a_double_memory_slice_gets_its_compute_instance(gpu, store):
+    assert len(run(gpu, store, "1g.10gb,1g")) == 2
+
+
+STEPS = ("set_mig_mode", "create_gpu_instance", "create_compute_instance")
+
+
+@pytest.mark.parametrize("method", STEPS)
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_crash_anywhere_is_repaired_by_the_next_run(gpu, store, tmp_path, method, after):
+    """The launcher dies in the middle: nothing but the file is left of it."""
+
+    class Killed(BaseException):
+        pass
+
+    real = getattr(Simulator, method)
+    calls = []
+
+    def dying(self, *arguments):
+        if len(calls) == after:
+            raise Killed
+        calls.append(arguments)
+        return real(self, *arguments)
+
+    dies = type("Dies", (Simulator,), {method: dying})
+    mortal = dies(gpu.path, gpu.board, holders=lambda _: ())
+    if method == "set_mig_mode" and after:
+        after = 0  # there is one such call
+        calls.clear()
+    with pytest.raises(Killed):
+        run(mortal, store)
+    next_store = StateStore(tmp_path)
+    next_store.load()
+    assert len(run(gpu, next_store)) == 4
+    assert len(gpu.mig_devices()) == len(gpu.gpu_instances()) == 4
+    apply.uncut(gpu, next_store)
+    assert is_untouched(gpu)
+
+
+@pytest.mark.parametrize("method", STEPS)
+def test_a_crash_anywhere_is_undone_by_down(gpu, store, tmp_path, method):
+    gpu.faults[method] = [MigCode.UNKNOWN]
+    with pytest.raises(GpuError, match=r"the GPU refused to .*Unknown Error"):
+        run(gpu, store)
+    next_store = StateStore(tmp_path)
+    next_store.load()
+    apply.uncut(gpu, next_store)
+    assert is_untouched(gpu)
+
+
+def test_in_use_for_a_moment_is_waited_out(gpu, store):
+    gpu.faults["create_gpu_instance"] = [MigCode.IN_USE] * 3
+    assert len(run(gpu, store)) == 4
+    gpu.faults["destroy_compute_instance"] = [MigCode.IN_USE] * 3
+    apply.uncut(gpu, store)
+    assert is_untouched(gpu)
+
+
+def test_in_use_for_good_is_told_with_the_holder_and_stays_on_record(gpu, store):
+    run(gpu, store, "1g,1g")
+    victim = store.state.instances[1].mig_uuid
+    gpu.holders = lambda uuid: [4711] if uuid == victim else ()
+    with pytest.raises(GpuError, match=r"In use by another client .process 4711.; stop what uses"):
+        apply.uncut(gpu, store)
+    assert [record.mig_uuid for record in store.state.instances] == [victim]
+
+
+def test_no_permission_says_what_to_do(tmp_path, store):
+    gpu = Simulator(tmp_path / "gpu.json", BOARDS["a100-40gb"], privileged=False)
+    with pytest.raises(GpuError, match=r"enable MIG mode: Insufficient Permissions.*run the laun"):
+        run(gpu, store)
+
+
+def test_others_instances_survive(gpu, store):
+    gpu.set_mig_mode(True)
+    foreign = gpu.create_gpu_instance(9, Placement(4, 4))
+    gpu.create_compute_instance(foreign.id, 2)
+    run(gpu, store, "2g,1g,1g")
+    apply.uncut(gpu, store)
+    assert gpu.gpu_instances() == (foreign,)
+    assert len(gpu.mig_devices()) == 1
+    assert gpu.mig_mode() == (True, True)
+
+
+def test_with_force_others_instances_in_the_way_go(gpu, store):
+    gpu.set_mig_mode(True)
+    gpu.create_compute_instance(gpu.create_gpu_instance(9, Placement(4, 4)).id, 2)
+    assert len(run(gpu, store, "all-1g", force=True)) == 7
+
+
+def test_an_instance_that_took_the_place_of_ours_is_a_strangers(gpu, store):
+    """Somebody destroyed ours and made another at the same place, of another size."""
+    run(gpu, store, "3g")
+    (ours,) = gpu.gpu_instances()
+    gpu.destroy_compute_instance(ours.id, 0)
+    gpu.destroy_gpu_instance(ours.id)
+    stranger = gpu.create_gpu_instance(5, Placement(0, 4))
+    apply.uncut(gpu, store)
+    assert gpu.gpu_instances() == (stranger,)

@@ -1,0 +1,32 @@
+"""The records and the error of the seam to a GPU."""
+
+import pytest
+
+from launcher.mig import GpuInstanceProfile, MigCode, MigError, Placement
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        (Placement(0, 4), Placement(4, 4), False),
+        (Placement(0, 4), Placement(3, 1), True),
+        (Placement(2, 2), Placement(0, 8), True),
+        (Placement(5, 1), Placement(6, 1), False),
+    ],
+)
+def test_placements_overlap_when_they_share_a_memory_slice(one, other, overlap):
+    assert one.overlaps(other) is overlap
+    assert other.overlaps(one) is overlap
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"), [("1g.5gb", ""), ("1g.5gb+me", "+me"), ("1g.24gb-me", "-me")]
+)
+def test_an_attribute_is_what_follows_the_size(name, attribute):
+    assert GpuInstanceProfile(0, 0, name, 1, 1, 1, 1).attribute == attribute
+
+
+def test_an_error_says_what_was_tried_and_nvidias_words():
+    error = MigError("create GPU instance 3g.20gb at 0:4", MigCode.INSUFFICIENT_RESOURCES)
+    assert str(error) == "create GPU instance 3g.20gb at 0:4: Insufficient Resources"
+    assert str(MigError("x", MigCode.IN_USE, "process 7")).endswith("client (process 7)")
