@@ -156,12 +156,12 @@ class SliceRegistry:
         """Recompute every pool's members."""
         routable = tuple(member for member in self.slices.values() if member.routable)
         members: dict[str, list[Slice]] = {}
-        for member in routable:
-            for model, versions in (member.models or {}).items():
-                for key in (f"infer/{model}", f"call/{model}"):
-                    members.setdefault(key, []).append(member)
-                for version in versions:
-                    members.setdefault(f"infer/{model}/{version}", []).append(member)
+        for member in self.slices.values():
+            # A pool stays, empty, while a slice that is out has the model: its policy keeps its turn.
+            for key in _keys(member):
+                found = members.setdefault(key, [])
+                if member.routable:
+                    found.append(member)
         for key in [key for key in self.pools if key not in members and key not in ("", "call")]:
             # Emptied as well: whoever still holds it must not go on sending to its members.
             self.pools.pop(key).members = ()
@@ -186,3 +186,12 @@ class SliceRegistry:
     def _tell(self, member: Slice, event: str, reason: str) -> None:
         for listener in self.listeners:
             listener.slice_changed(member, event, reason)
+
+
+def _keys(member: Slice) -> list[str]:
+    """Return the keys of the pools that `member` belongs to by the models it has."""
+    keys = []
+    for model, versions in (member.models or {}).items():
+        keys += [f"infer/{model}", f"call/{model}"]
+        keys += [f"infer/{model}/{version}" for version in versions]
+    return keys
