@@ -12,6 +12,8 @@ from gateway.relay.core import RelayCore
 HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """RFC 9113 section 3.4. No HTTP/1.1 request can begin so: there is no method PRI."""
 BACKLOG: Final = 4096
+_NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""A name such as localhost may have an address of a kind that this machine does not have."""
 
 
 class Sniffer(asyncio.Protocol):
@@ -104,14 +106,14 @@ class Listener:
         """
         for endpoint in endpoints:
             try:
-                sock = self._bind(endpoint)
-                server = await self.core.loop.create_server(
-                    lambda: Sniffer(self), sock=sock, backlog=BACKLOG
-                )
+                for sock in self._bind(endpoint):
+                    server = await self.core.loop.create_server(
+                        lambda: Sniffer(self), sock=sock, backlog=BACKLOG
+                    )
+                    self._servers.append(server)
             except OSError as error:
                 self.close()
                 raise OSError(error.errno, _why(endpoint, error)) from error
-            self._servers.append(server)
 
     def close(self) -> None:
         """Accept no more; connections that have sent nothing yet are closed."""
@@ -121,18 +123,35 @@ class Listener:
         for sniffer in list(self.sniffing):
             sniffer.abort()
 
-    def _bind(self, endpoint: Endpoint) -> socket.socket:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+    def _bind(self, endpoint: Endpoint) -> list[socket.socket]:
+        """Return a bound socket for each address that the endpoint's host has here."""
+        bound: list[socket.socket] = []
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(
             endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
+        ):
+            try:
+                bound.append(self._bind_one(socket.socket(family, kind, protocol), address))
+            except OSError as error:
+                failure = error
+                if error.errno not in _NOT_HERE:
+                    break
+        if failure is not None and (not bound or failure.errno not in _NOT_HERE):
+            for sock in bound:
+                sock.close()
+            raise failure
+        return bound
+
+    def _bind_one(self, sock: socket.socket, address: object) -> socket.socket:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6 and endpoint.host != "::":
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
+            if sock.family == socket.AF_INET6:
+                # `[::]` takes IPv4 as well, as its users expect; any other address is itself.
+                alone = cast(tuple[str, int], address)[0] != "::"
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
+            sock.bind(address)  # type: ignore[arg-type]
         except OSError:
             sock.close()
             raise

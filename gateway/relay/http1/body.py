@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from gateway.errors import BAD_REQUEST, BODY_TOO_LARGE, Fault
-from gateway.relay.http1.grammar import NOT_IN_TRAILERS, MalformedError, read_fields
+from gateway.relay.http1.grammar import NOT_IN_TRAILERS, TOKEN, MalformedError, read_fields
 
 EXTENSION_BYTES_MAX: Final = 256
 """Of one chunk's extension; together at most EXTENSIONS_BYTES_MAX (CVE-2023-39326 is their flood)."""
@@ -12,7 +12,9 @@ EXTENSIONS_BYTES_MAX: Final = 16 * 1024
 TRAILER_BYTES_MAX: Final = 8 * 1024
 TRAILERS_MAX: Final = 64
 
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_QUOTED: Final = rb'"[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]*"'
+_EXTENSION: Final = rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)\r\n")
 _SIZE_LINE_MAX: Final = 16 + EXTENSION_BYTES_MAX + 2
 _LINE_SO_FAR: Final = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]*\r?)?")
 
@@ -122,7 +124,7 @@ class ChunkedBody:
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
             return self._bad("a chunk size is not a hexadecimal number on a line of its own")
-        extension = len(match[2] or b"")
+        extension = len(match[2])
         self._extensions_left -= extension
         if extension > EXTENSION_BYTES_MAX or self._extensions_left < 0:
             return self._bad("chunk extensions are too long")

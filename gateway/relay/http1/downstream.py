@@ -20,19 +20,17 @@ from gateway.errors import (
     URI_TOO_LONG,
     Fault,
 )
-from gateway.limits import KIB
 from gateway.relay.http1.body import ChunkedBody, framed
 from gateway.relay.http1.exchange import Exchange
 from gateway.relay.http1.grammar import CHUNKED, bare_line_end
-from gateway.relay.http1.head import RequestHead, judge_request
+from gateway.relay.http1.head import PLAIN_BYTES_MAX, RequestHead, judge_request
 from gateway.relay.http1.own_answers import own_answer
 from gateway.relay.http1.shared import WRITE_HIGH_BYTES, WRITE_LOW_BYTES, Shared
 from gateway.relay.router import BALANCED, LIVE
 from gateway.relay.slabs import LARGE_BODY_BYTES, SlabReader
 
-COLLECT_BYTES: Final = 32 * KIB
-"""A body up to here is waited for before a slice is picked: one write instead of several, a later
-and so better choice, and no slot held for a client that sends byte by byte."""
+EMPTY_LINES_MAX: Final = 4
+"""Before a request line; some old clients send one after a body."""
 LINGER_S: Final = 2.0
 """After an answer that the client may read before it has sent its whole request."""
 SMALL_STREAK: Final = 16
@@ -43,7 +41,6 @@ class Downstream(Exchange, asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_collecting",
         "_lingering",
         "_partial",
         "_reader",
@@ -55,14 +52,12 @@ class Downstream(Exchange, asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         # Per connection.
-        self._partial = bytearray()  # of a head
+        self._partial = b""  # of a request: its head, or its head and a small body
         self._reader: SlabReader | None = None  # reads go through it while not None
         self._small_streak = 0
         self._lingering = False
         self._taking = False
         self._unsent = 0  # bytes, as accounted for in core.buffered_bytes
-        # Per request.
-        self._collecting = False  # the body is small and not complete; no slice was picked
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -78,22 +73,25 @@ class Downstream(Exchange, asyncio.Protocol):
         self.deadline_s = core.deadlines.after(core.timeouts.idle_s)
 
     def data_received(self, data: bytes | memoryview) -> None:
-        if self.request is None and type(data) is bytes and not self._partial:
+        if self.request is None and type(data) is bytes:
+            came = data
+            if self._partial:
+                data = self._partial + data
             end = data.find(b"\r\n\r\n") + 4
             shared = self.shared
             head = shared.requests.hot.get(data[:end])
-            if (
-                head is not None
-                and head.plain
-                and len(data) - end == head.length
-                and not self.closing
-            ):
+            if head is not None and head.plain and not self.closing:
+                missing = head.length - len(data) + end
+                if missing > 0:
+                    self._wait_for_body(data)
+                    return
                 core = shared.core
-                target = core.registry.pool(head.route.key).pick()
+                target = None if missing else core.registry.pool(head.route.key).pick()
                 if target is not None:
                     counters = shared.counters
                     counters.http_requests += 1
                     counters.head_hits += 1
+                    self._partial = b""
                     self.request = head
                     self.target = target
                     self.plain = self.continued = True
@@ -110,6 +108,7 @@ class Downstream(Exchange, asyncio.Protocol):
                     else:
                         self._acquire(target, fresh=False)
                     return
+            data = came
         self._received(data)
 
     def eof_received(self) -> bool:
@@ -187,7 +186,7 @@ class Downstream(Exchange, asyncio.Protocol):
             assert self.target is not None, "an answer from nobody"
             self.target.failed()
             self.answer_broken()
-        elif self.body_left and (self._collecting or self.transport.is_reading()):
+        elif self.body_left and self.transport.is_reading():
             self.fail(REQUEST_TIMEOUT)
         else:
             if self.upstream is not None and self.target is not None:
@@ -225,42 +224,54 @@ class Downstream(Exchange, asyncio.Protocol):
 
     def _take(self, data: bytes | memoryview) -> None:
         """Take the head of a request, or a part of one; what lies behind its body goes to `ahead`."""
-        partial = self._partial
-        seen = len(partial)
+        seen = len(self._partial)
+        if seen:
+            data = self._partial + bytes(data)
+            self._partial = b""
         # Of a large read only as much is copied as a head usually takes.
         start = data if isinstance(data, bytes) else bytes(data[:4096])
-        end = start.find(b"\r\n\r\n") + 4
-        if seen or end == 3 or start.startswith(b"\r\n"):
-            data = bytes(data)
-            partial += data
+        for _ in range(EMPTY_LINES_MAX):
+            if not start.startswith(b"\r\n"):
+                break
             # RFC 9112 section 2.2: an empty line before the request is to be ignored.
-            while partial.startswith(b"\r\n"):
-                del partial[:2]
-                seen = 0
-            end = partial.find(b"\r\n\r\n", max(0, seen - 3)) + 4
-            if end == 3:
-                if partial:
-                    self._wait_for_head(max(0, seen - 1))
-                return
-            data = start = bytes(partial)
-            self._partial = bytearray()
+            data = start = bytes(data[2:])
+            seen = 0
+        end = start.find(b"\r\n\r\n") + 4
+        if end == 3 and len(start) < len(data):
+            data = start = bytes(data)
+            end = start.find(b"\r\n\r\n") + 4
+        if end == 3:
+            if start:
+                self._wait_for_head(start, max(0, seen - 1))
+            return
         head = self._judged(start[:end])
         if isinstance(head, Fault):
             self.fail(head)
+        elif len(data) - end < head.length <= PLAIN_BYTES_MAX and not head.expect_continue:
+            self._wait_for_body(bytes(data))
         else:
             self._begin(head, data, end)
 
-    def _wait_for_head(self, start: int) -> None:
-        partial = self._partial
+    def _wait_for_head(self, partial: bytes, seen: int) -> None:
+        """`partial` is the start of a head, looked at before up to offset `seen`."""
+        self._partial = partial
         limits = self.shared.core.limits
-        if bare_line_end(partial, start):
+        if bare_line_end(partial, seen):
             self.fail(BAD_REQUEST.because("a line does not end with CRLF"))
         elif len(partial) > limits.request_line_bytes and b"\r\n" not in partial:
             self.fail(URI_TOO_LONG)
         elif len(partial) > limits.head_bytes:
             self.fail(HEAD_TOO_LARGE)
-        elif not start:
+        elif not seen:
             self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.head_s)
+
+    def _wait_for_body(self, partial: bytes) -> None:
+        """
+        A small body is waited for before a slice is picked: one write instead of two, a later and
+        so better choice, and no slot held for a client that sends byte by byte.
+        """
+        self._partial = partial
+        self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.body_idle_s)
 
     def _judged(self, raw: bytes) -> RequestHead | Fault:
         shared = self.shared
@@ -281,7 +292,6 @@ class Downstream(Exchange, asyncio.Protocol):
         shared = self.shared
         shared.counters.http_requests += 1
         self.request = head
-        self.plain = False
         self.began_s = monotonic()
         self.continued = not head.expect_continue or len(data) > end
         if not head.keep_alive:
@@ -309,10 +319,8 @@ class Downstream(Exchange, asyncio.Protocol):
             self._answer_locally(head)
         elif self._overloaded():
             self.fail(OVERLOADED)
-        elif self.body_left > 0 and head.length <= COLLECT_BYTES and self.continued:
-            self._collecting = True
-            self.deadline_s = shared.deadlines.after(shared.core.timeouts.body_idle_s)
         else:
+            self.plain = head.simple and not (self.body_left or self.closing)
             self._receive_large()
             self.bind()
 
@@ -330,6 +338,7 @@ class Downstream(Exchange, asyncio.Protocol):
 
     def _body(self, data: bytes | memoryview) -> None:
         """Take a part of the body."""
+        assert self.request is not None, "a body without a request"
         self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.body_idle_s)
         if self.body_left == CHUNKED:
             if not self._chunked(bytes(data)):
@@ -341,13 +350,9 @@ class Downstream(Exchange, asyncio.Protocol):
                 data = data[:left]
             self.body_left = left - len(data)
             self.forward((data,))
-        if self.upstream is None:
-            if self.body_left == 0 and self._collecting:
-                self._collecting = False
-                self.bind()
-                return
-        elif not self.body_left and not self.answering:
+        if self.upstream is not None and not self.body_left and not self.answering:
             self.deadline_s = self.shared.deadlines.now_s + self.shared.response_s
+            self.plain = self.request.simple and not self.closing
         self.update_reading()
 
     def _chunked(self, data: bytes) -> bool:
@@ -389,7 +394,6 @@ class Downstream(Exchange, asyncio.Protocol):
     # --- the end of a request, and of the connection ------------------------------------------
 
     def end_request(self) -> None:
-        self._collecting = False
         if self._reader is not None and not self.body_left:
             self._small_streak += 1
             if self._small_streak > SMALL_STREAK:
@@ -417,7 +421,7 @@ class Downstream(Exchange, asyncio.Protocol):
         sending = bool(self.body_left or self.ahead or self._partial) and not self.eof
         self.body_left = 0
         self.ahead = b""
-        self._partial = bytearray()
+        self._partial = b""
         if sending:
             self._lingering = True
             self.deadline_s = self.shared.deadlines.after(LINGER_S)
@@ -444,7 +448,7 @@ class Downstream(Exchange, asyncio.Protocol):
             return
         if self.body_left:
             upstream = self.upstream
-            read = self._collecting or (upstream is not None and not upstream.write_paused)
+            read = upstream is not None and not upstream.write_paused
             if not read and self.transport.is_reading() and not self.answering:
                 # The slice takes its time, which is not the client's fault.
                 self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.response_s)
@@ -454,5 +458,10 @@ class Downstream(Exchange, asyncio.Protocol):
             )
         if read:
             self.transport.resume_reading()
-        else:
-            self.transport.pause_reading()
+            return
+        if (
+            len(self.ahead) > self.shared.core.limits.pipelined_bytes
+            and self.transport.is_reading()
+        ):
+            self.shared.counters.limit("pipelined_bytes")
+        self.transport.pause_reading()

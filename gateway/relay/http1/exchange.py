@@ -237,15 +237,16 @@ class Exchange:
     # --- the answer ---------------------------------------------------------------------------
 
     def answered(self) -> None:
-        """The short path's end: the whole answer has been written."""
+        """The whole answer has been written, in one piece."""
         target = self.target
         assert target is not None, "answered by nobody"
+        if self.kept_bytes or self.ahead or self.eof or self.closing:
+            self.answer_ended()
+            return
         target.answered_http(monotonic() - self.began_s)
         target.end()
         self.request = self.target = self.upstream = self.kept = None
         self.deadline_s = self.shared.deadlines.now_s + self.shared.idle_s
-        if self.ahead or self.eof or self.closing:
-            self.end_request()
 
     def answer_begins(self, head: AnswerHead) -> bytes:
         """Return the head for this client; the body follows through `relay`."""

@@ -60,8 +60,9 @@ class RequestHead:
         is_head: The answer has no body.
         expect_continue: The client waits for 100 before it sends the body.
         route: Who answers.
-        plain: Nothing in it needs more than the short path: HTTP/1.1, kept alive, answered by a
-            slice, not HEAD, no expectation, a body of at most PLAIN_BYTES_MAX.
+        simple: Its answer may pass unchanged: HTTP/1.1, kept alive, not HEAD.
+        plain: Nothing in it needs more than the short path: it is simple, for a slice, without an
+            expectation, and its body has at most PLAIN_BYTES_MAX.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class RequestHead:
         "length",
         "plain",
         "route",
+        "simple",
         "unchanged",
         "upstream",
     )
@@ -95,10 +97,11 @@ class RequestHead:
         self.is_head = is_head
         self.expect_continue = expect_continue
         self.route = route
+        self.simple = keep_alive and not (http10 or is_head)
         self.plain = (
-            0 <= length <= PLAIN_BYTES_MAX
-            and keep_alive
-            and not (http10 or is_head or expect_continue)
+            self.simple
+            and 0 <= length <= PLAIN_BYTES_MAX
+            and not expect_continue
             and route.kind is BALANCED
         )
 

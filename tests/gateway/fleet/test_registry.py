@@ -176,5 +176,4 @@ def test_whatever_happens_pools_hold_exactly_the_routable_slices(
             if "/" in key:
                 model = key.split("/")[1]
                 assert list(pool.members) == [m for m in routable if model in (m.models or {})]
-                assert pool.members
         assert sum(fleet.registry.health_counts.values()) == len(fleet.registry.slices)
