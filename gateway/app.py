@@ -161,9 +161,7 @@ class Gateway:
 
     def slice_changed(self, member: Slice, event: str, reason: str) -> None:
         """Close pooled connections to a slice that is out of service, moved or gone."""
-        if event in ("removed", "changed") or (
-            event == "order" and member.order is Order.DISABLED
-        ):
+        if event in ("removed", "changed") or (event == "order" and member.order is Order.DISABLED):
             self._stocks.close_slice(member)
             self._links.close_slice(member)
 
