@@ -1,7 +1,6 @@
 """The operator's choices outlive the gateway."""
 
 # A test may block the loop that only it uses.
-# ruff: noqa: ASYNC240
 
 import json
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Slices come and go with the files that name them."""
 
 # A test may block the loop that only it uses.
-# ruff: noqa: ASYNC240
 
 import asyncio
 import os
