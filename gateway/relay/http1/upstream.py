@@ -9,7 +9,12 @@ from gateway.limits import GIB
 from gateway.relay.http1.answer_head import UNTIL_CLOSE, AnswerHead, judge_answer
 from gateway.relay.http1.body import LAST_CHUNK, ChunkedBody, framed
 from gateway.relay.http1.grammar import CHUNKED
-from gateway.relay.http1.shared import WRITE_HIGH_BYTES, WRITE_LOW_BYTES, Shared
+from gateway.relay.http1.shared import (
+    ANSWER_READ_BYTES,
+    WRITE_HIGH_BYTES,
+    WRITE_LOW_BYTES,
+    Shared,
+)
 from gateway.relay.slabs import LARGE_BODY_BYTES, SlabReader
 
 if TYPE_CHECKING:
@@ -102,6 +107,8 @@ class Upstream(asyncio.Protocol):
             head = self._shared.answers.hot.get(data[:end])
             if head is not None and head.plain and len(data) - end == head.length:
                 client.transport.write(data)
+                if client.write_paused:
+                    self._transport.resume_reading()  # the answer is whole: nothing is held back
                 self.client = None
                 self.used = True
                 deadlines = self._shared.deadlines
@@ -156,6 +163,12 @@ class Upstream(asyncio.Protocol):
     @property
     def answer_begun(self) -> bool:
         return self._head is not None
+
+    def pause_reading(self) -> None:
+        """The client does not keep up with its answer."""
+        self._transport.pause_reading()
+        if self._reader is not None:
+            self._reader.copies = True
 
     def rest(self) -> None:
         """The connection has nothing to do; too much of that and it is closed."""
@@ -293,7 +306,7 @@ class Upstream(asyncio.Protocol):
         if left - (len(data) - end) > LARGE_BODY_BYTES:
             self._small_streak = 0
             if self._reader is None:
-                self._reader = SlabReader(self, self._shared.slabs)
+                self._reader = SlabReader(self, self._shared.slabs, ANSWER_READ_BYTES)
                 self._transport.set_protocol(self._reader)  # type: ignore[arg-type]
         return data[end:]
 
@@ -344,12 +357,15 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self.used = True
         if self._reader is not None:
+            self._reader.copies = False
             self._small_streak += 1
             if self._small_streak > SMALL_STREAK:
                 self._reader = None
                 self._transport.set_protocol(self)
         self._end_abandoned()
         if reusable:
+            # The client may have paused us with the last piece; the next one must not inherit that.
+            self._transport.resume_reading()
             self.rest()
             self.stock.checkin(self)
         else:

@@ -380,3 +380,23 @@ def test_an_abandoned_answer_that_never_comes_ends_too(stage):
     stage.pass_time(301)
     assert stage.slice(name).closed
     assert stage.idle
+
+
+def test_a_slow_client_leaves_no_connection_to_the_slice_that_is_not_read() -> None:
+    """The last piece of an answer may pause its sender; the next request needs the connection."""
+    stage = Stage("a")
+    slow = stage.client()
+    slow.takes(0)
+    slow.sends(INFER)
+    upstream = stage.slice("a")
+    body = b"x" * 1_000_000
+    upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert took(slow) == b""
+    quick = stage.client()
+    quick.sends(INFER)
+    upstream.sends(OK)
+    assert took(quick) == OK
+    assert stage.opened("a") == 1
+    slow.takes(None)
+    assert took(slow).endswith(body)
+    assert stage.idle
