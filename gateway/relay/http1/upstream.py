@@ -9,12 +9,7 @@ from gateway.limits import GIB
 from gateway.relay.http1.answer_head import UNTIL_CLOSE, AnswerHead, judge_answer
 from gateway.relay.http1.body import LAST_CHUNK, ChunkedBody, framed
 from gateway.relay.http1.grammar import CHUNKED
-from gateway.relay.http1.shared import (
-    ANSWER_READ_BYTES,
-    WRITE_HIGH_BYTES,
-    WRITE_LOW_BYTES,
-    Shared,
-)
+from gateway.relay.http1.shared import WRITE_HIGH_BYTES, WRITE_LOW_BYTES, Shared
 from gateway.relay.slabs import LARGE_BODY_BYTES, SlabReader
 
 if TYPE_CHECKING:
@@ -164,12 +159,6 @@ class Upstream(asyncio.Protocol):
     def answer_begun(self) -> bool:
         return self._head is not None
 
-    def pause_reading(self) -> None:
-        """The client does not keep up with its answer."""
-        self._transport.pause_reading()
-        if self._reader is not None:
-            self._reader.copies = True
-
     def rest(self) -> None:
         """The connection has nothing to do; too much of that and it is closed."""
         self.deadline_s = self._shared.deadlines.after(self._shared.core.timeouts.upstream_idle_s)
@@ -306,7 +295,7 @@ class Upstream(asyncio.Protocol):
         if left - (len(data) - end) > LARGE_BODY_BYTES:
             self._small_streak = 0
             if self._reader is None:
-                self._reader = SlabReader(self, self._shared.slabs, ANSWER_READ_BYTES)
+                self._reader = SlabReader(self, self._shared.slabs)
                 self._transport.set_protocol(self._reader)  # type: ignore[arg-type]
         return data[end:]
 
@@ -357,7 +346,6 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self.used = True
         if self._reader is not None:
-            self._reader.copies = False
             self._small_streak += 1
             if self._small_streak > SMALL_STREAK:
                 self._reader = None
