@@ -17,16 +17,12 @@ class Budget:
         self._left = self._burst
         self._filled_at_s = now_s
 
-    def spend(self, now_s: float, amount: float = 1.0) -> bool:
-        """Take `amount`; return False when there is not as much."""
-        self._left -= amount
+    def spend(self, now_s: float) -> bool:
+        """Take one; return False when there is none left."""
+        self._left -= 1.0
         if self._left >= 0.0:
             return True
-        refilled = self._left + (now_s - self._filled_at_s) * self._per_s
+        refilled = self._left + 1.0 + (now_s - self._filled_at_s) * self._per_s
         self._filled_at_s = now_s
-        self._left = min(refilled, self._burst)
+        self._left = min(refilled, self._burst) - 1.0
         return self._left >= 0.0
-
-    def earn(self, amount: float) -> None:
-        """Give `amount` back for useful work."""
-        self._left = min(self._left + amount, self._burst)

@@ -7,15 +7,17 @@ that another slice can be sent the same. The slice's count is given back in one 
 """
 
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
 from gateway.errors import Fault
 from gateway.fleet.registry import SlicePool
 from gateway.fleet.slices import Slice
 from gateway.relay.http2 import frames
+from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import Request, encode
-from gateway.relay.http2.stream import Chunk, Stream
+from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
 from gateway.relay.router import BY_MESSAGE, pool_key_of_message
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 LOSSES_MAX: Final = 1
 """Slices that may be lost under a call before it is given up: what kills two might kill all."""
+KEPT_OVERHEAD_BYTES: Final = 64
+"""What keeping a piece costs beside its bytes: a client may send a million pieces of one byte."""
 
 _GRPC_HEAD: Final = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 
@@ -36,15 +40,14 @@ class Call(Stream):
         client: The connection it came on.
         request: What was asked.
         target: The slice that was given the call; None before, and once it is done.
-        kept: What the client has sent, until the answer begins; None when it is not kept.
+        kept: What the client has sent, as pieces of data or runs of frames, until the answer begins; None when it is not kept.
         begun: The answer's head has been passed on.
         done: The slice's part is over; what the client still sends is thrown away.
-        active_s: Coarse time of the last frame of either side.
+        opened_s: Coarse time of the call's beginning.
         deadline_s: `grpc-timeout`, or 0.
     """
 
     __slots__ = (
-        "active_s",
         "begun",
         "body_left",
         "client",
@@ -53,6 +56,7 @@ class Call(Stream):
         "kept",
         "kept_bytes",
         "losses",
+        "opened_s",
         "pool",
         "request",
         "request_trailers",
@@ -69,15 +73,14 @@ class Call(Stream):
         self.pool: SlicePool | None = None
         self.tried: tuple[Slice, ...] = ()
         self.losses = 0
-        self.kept: list[Chunk] | None = []
+        self.kept: list[Chunk | Run] | None = []
         self.kept_bytes = 0
         self.body_left = request.content_length
         self.request_trailers: bytes | None = None
         self.begun = False
         self.done = False
-        now_s = connection.core.deadlines.now_s
+        self.opened_s = now_s = self.active_s
         self.started_s = time.monotonic()
-        self.active_s = now_s
         self.deadline_s = now_s + request.timeout_s if request.timeout_s else 0.0
 
     # --- the client's side --------------------------------------------------------------------
@@ -89,15 +92,29 @@ class Call(Stream):
         if self.kept is not None:
             self._keep(data, size)
         if peer is None:
-            if self.target is None:
+            if self.client.core.buffered_bytes > self.client.core.limits.buffered_bytes:
+                self.fail_overloaded()
+            elif self.target is None:
                 self._bind_by_message()
         elif peer.connection.send_data(peer, data, ends):
             self.connection.credit(self, size)
+        elif self.client.core.buffered_bytes > self.client.core.limits.buffered_bytes:
+            self.fail_overloaded()
+
+    def take_run(self, run: Run) -> bool:
+        """Pass several DATA frames on at once; return False if they cannot go so."""
+        peer = self.peer
+        if peer is None or not peer.connection.send_run(peer, run):
+            return False
+        self.ended_in = run.ends
+        if self.kept is not None:
+            self._keep(run, run.payload)
+        return True
 
     def bind(self, key: str) -> None:
         """Give the call to a slice of the pool `key`."""
-        self.pool = self.client.core.registry.pool(key)
-        self._give_to(self.pool.pick(), errors.NO_SLICE)
+        self.pool = pool = self.client.core.registry.pool(key)
+        self._give_to(pool.policy.pick(pool.members), errors.NO_SLICE)
 
     def cancel(self) -> None:
         """The client takes it back: the slice is told at once."""
@@ -112,8 +129,22 @@ class Call(Stream):
         """Send the request on `peer`, a new stream of a connection to the slice."""
         connection = peer.connection
         self.peer = peer
-        request, kept = self.request, self.kept
-        assert kept is not None, "a call whose request is gone cannot be started"
+        request = self.request
+        assert self.kept is not None, "a call whose request is gone cannot be started"
+        # Runs of frames are kept only once a call has been started.
+        kept = (
+            [piece for item in self.kept for piece in _pieces(item)]
+            if self.tried
+            else cast("list[Chunk]", self.kept)
+        )
+        if (
+            self.ended_in
+            and len(kept) == 1
+            and self.request_trailers is None
+            and connection.send_whole(peer, request.block, kept[0])
+        ):
+            self.connection.credit(self, len(kept[0]))
+            return
         ends_with_head = self.ended_in and not kept and self.request_trailers is None
         connection.send_headers(peer, request.block, ends_with_head)
         ends_with_data = self.ended_in and self.request_trailers is None
@@ -159,8 +190,10 @@ class Call(Stream):
         if self.begun or self.kept is None or self.losses > LOSSES_MAX or self.pool is None:
             self.fail(fault)
             return
-        self.client.core.counters.replays += 1
-        self._give_to(self.pool.pick_other(self.tried), fault)
+        target = self.pool.pick_other(self.tried)
+        if target is not None:
+            self.client.core.counters.replays += 1
+        self._give_to(target, fault)
 
     # --- ends ---------------------------------------------------------------------------------
 
@@ -184,6 +217,11 @@ class Call(Stream):
             client.send_headers(self, block, ends=True)
         else:
             self._answer_http(fault.http_status, fault.http_body)
+
+    def fail_overloaded(self) -> None:
+        """All connections together hold more than they may."""
+        self.client.core.counters.limit("buffered_bytes")
+        self.fail(errors.OVERLOADED)
 
     def answer_message(self, message: bytes) -> None:
         """Answer a gRPC call with one message of our own and status OK."""
@@ -209,7 +247,9 @@ class Call(Stream):
         if self.request.route.kind is not BY_MESSAGE:
             self.bind("call")  # a request with trailers; anything else is bound on HEADERS
             return
-        start = kept[0] if len(kept) == 1 else b"".join(kept)
+        if len(kept) > 1:  # joined for good, so that a name that drips in is not joined ever again
+            kept[:] = [b"".join(cast("list[Chunk]", kept))]
+        start = cast("Chunk", kept[0])
         key = pool_key_of_message(start)
         limits = self.client.core.limits
         if len(start) >= 5 and int.from_bytes(start[1:5], "big") > limits.body_bytes:
@@ -233,7 +273,7 @@ class Call(Stream):
             peer.peer = None
             peer.connection.give_up(peer, code)
 
-    def _keep(self, data: Chunk, size: int) -> None:
+    def _keep(self, data: Chunk | Run, size: int) -> None:
         assert self.kept is not None
         core = self.client.core
         if self.peer is not None and (
@@ -242,6 +282,9 @@ class Call(Stream):
         ):
             self._forget_kept()
             return
+        if size <= COPY_BYTES_MAX and type(data) is memoryview:
+            data = bytes(data)  # a few bytes must not hold a slab
+        size += KEPT_OVERHEAD_BYTES
         self.kept.append(data)
         self.kept_bytes += size
         core.buffered_bytes += size
@@ -264,6 +307,16 @@ class Call(Stream):
             return
         self.client.send_headers(self, encode(head), ends=False)
         self.client.send_data(self, body, ends=True)
+
+
+def _pieces(item: Chunk | Run) -> Sequence[Chunk]:
+    """
+    Return the data of something kept.
+
+    The frames of a run are not sent a second time as they lie: the first time may not be over, and
+    their stream ids with it.
+    """
+    return item.pieces() if type(item) is Run else (cast("Chunk", item),)
 
 
 def _percent_encode(message: str) -> bytes:

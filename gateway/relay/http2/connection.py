@@ -4,19 +4,38 @@ What both sides of the HTTP/2 relay do: settings, windows, writing once a turn, 
 
 import asyncio
 from collections import deque
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from gateway.relay.core import RelayCore
 from gateway.relay.http2 import frames
 from gateway.relay.http2.budget import Budget
-from gateway.relay.http2.frames import ACK, END_STREAM, ProtocolError, header_frames, pack_head
-from gateway.relay.http2.framing import FrameReader
+from gateway.relay.http2.frames import (
+    ACK,
+    DEFAULT_FRAME_BYTES,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    ProtocolError,
+    header_frames,
+    pack_head,
+)
+from gateway.relay.http2.framing import FrameReader, Run
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
+from gateway.relay.slabs import LARGE_BODY_BYTES, Receiver, SlabReader, Slabs
 
 UNREAD_BYTES_MAX: Final = 1024 * 1024
 """Answers to control frames, and header blocks, that a peer may leave unread."""
 WINDOW_UPDATES_A_FRAME: Final = 4
 """A peer sends one or two for each frame it gets; more for long is a flood."""
+LARGE_READ_BYTES: Final = LARGE_BODY_BYTES // 2
+SMALL_READS_MAX: Final = 8
+"""In a row, and a connection goes back to reads of the size that comes."""
+LINGER_S: Final = 1.0
+"""For a peer to read our GOAWAY and hang up. Closing a socket with unread bytes destroys what is on
+its way to the peer, so after the GOAWAY we read on, and throw away."""
+DEFAULT_TABLE_BYTES: Final = 4096
+_FORGET_TABLE: Final = b"\x20"
+"""HPACK: the dynamic table is of size 0 from now on. RFC 7541 section 6.3."""
 
 S = TypeVar("S", bound=Stream)
 
@@ -29,11 +48,15 @@ class Connection(FrameReader, Generic[S]):
     """
 
     __slots__ = (
+        "_block_prefix",
         "_budget",
         "_dirty",
         "_out",
         "_out_is_large",
         "_settled",
+        "_slab_reader",
+        "_slabs",
+        "_small_reads",
         "_window_updates",
         "blocked",
         "core",
@@ -43,6 +66,7 @@ class Connection(FrameReader, Generic[S]):
         "peer_frame_bytes",
         "peer_stream_window",
         "receive_left",
+        "receive_window",
         "send_window",
         "stream_window",
         "streams",
@@ -55,12 +79,15 @@ class Connection(FrameReader, Generic[S]):
     credits_at_once = False
     """Give the connection's window back on receipt, not when the data has been passed on."""
 
-    def __init__(self, core: RelayCore) -> None:
+    def __init__(self, core: RelayCore, slabs: Slabs) -> None:
         limits = core.limits
-        super().__init__(limits.frame_bytes, limits.continuations, core.counters)
+        super().__init__(limits.frame_bytes, limits.continuations)
         # Global state
         self.core = core
+        self._slabs = slabs
         self.stream_window = limits.stream_window
+        # Until the peer has read our SETTINGS it may use the protocol's default.
+        self.receive_window = max(limits.stream_window, frames.DEFAULT_WINDOW)
         self.window_step = limits.connection_window // 2
         # Per-connection state
         self.transport: asyncio.Transport | None = None
@@ -72,10 +99,13 @@ class Connection(FrameReader, Generic[S]):
         self.send_window = frames.DEFAULT_WINDOW
         self.peer_stream_window = frames.DEFAULT_WINDOW
         self.peer_frame_bytes = frames.DEFAULT_FRAME_BYTES
-        self.receive_left = limits.connection_window
+        self.receive_left = max(limits.connection_window, frames.DEFAULT_WINDOW)
         self.uncredited = 0
         self.frames_sent = 0
+        self._slab_reader: SlabReader | None = None  # reads go through it while not None
+        self._small_reads = 0  # in a row
         self._settled = False  # the peer's first SETTINGS has come
+        self._block_prefix = b""  # of the next header block
         self._window_updates = 0
         self._budget = Budget(limits.control_burst, limits.control_per_s, core.deadlines.now_s)
         self._out: list[Chunk] = []
@@ -109,10 +139,29 @@ class Connection(FrameReader, Generic[S]):
         if self.closed:
             return
         self.last_read_s = self.core.deadlines.now_s
+        size = len(data)
+        if size >= LARGE_READ_BYTES or self._slab_reader is not None:
+            data = self._choose_memory(data, size)
         try:
             self.read_frames(data)
         except ProtocolError as error:
             self.fail(error)
+
+    def _choose_memory(self, data: Chunk, size: int) -> Chunk:
+        """Receive into slabs while reads are large, see gateway.relay.slabs."""
+        transport = self.transport
+        if size >= LARGE_READ_BYTES:
+            self._small_reads = 0
+            if self._slab_reader is None and transport is not None and not transport.is_closing():
+                self._slab_reader = SlabReader(cast("Receiver", self), self._slabs)
+                transport.set_protocol(cast("asyncio.BaseProtocol", self._slab_reader))
+            return data
+        self._small_reads += 1
+        if self._small_reads > SMALL_READS_MAX and transport is not None:
+            self._small_reads = 0
+            self._slab_reader = None
+            transport.set_protocol(cast("asyncio.BaseProtocol", self))
+        return bytes(data)  # a few bytes must not hold a slab
 
     def eof_received(self) -> bool:
         """A client that sends no more can be told no more either: RST and PING need both ways."""
@@ -140,6 +189,9 @@ class Connection(FrameReader, Generic[S]):
                     raise ProtocolError(frames.FLOW_CONTROL_ERROR, "window above 2^31-1")
         elif key == frames.SETTING_MAX_FRAME_SIZE:
             self.peer_frame_bytes = value
+        elif key == frames.SETTING_HEADER_TABLE_SIZE and value < DEFAULT_TABLE_BYTES:
+            # We use no dynamic table, but a peer that shrinks its own must be told so.
+            self._block_prefix = _FORGET_TABLE
 
     def on_window_update(self, stream_id: int, increment: int) -> None:
         self._window_updates += 1
@@ -203,7 +255,7 @@ class Connection(FrameReader, Generic[S]):
         out, large = self._out, self._out_is_large
         self._out, self._out_is_large = [], False
         transport = self.transport
-        if transport is None or not out or transport.is_closing():
+        if transport is None or not out or self.closed or transport.is_closing():
             return
         if large:
             transport.writelines(out)
@@ -229,11 +281,38 @@ class Connection(FrameReader, Generic[S]):
             assert ends, "only trailers come behind data"
             stream.trailers = block
             return
+        if self._block_prefix:
+            block, self._block_prefix = self._block_prefix + block, b""
         self.frames_sent += 1
-        self.put(header_frames(stream.id, block, ends, self.peer_frame_bytes))
+        size = len(block)
+        if size <= DEFAULT_FRAME_BYTES:
+            flags = END_HEADERS | END_STREAM if ends else END_HEADERS
+            self.put(pack_head(size << 8 | HEADERS, flags, stream.id) + block)
+        else:
+            self.put(header_frames(stream.id, block, ends, self.peer_frame_bytes))
         if ends:
             stream.ended_out = True
             self.on_sent(stream)
+
+    def send_whole(self, stream: Stream, block: bytes, data: Chunk) -> bool:
+        """Send a short request as one piece; False when it is not as simple as most are."""
+        size, block_size = len(data), len(block)
+        if (
+            size > COPY_BYTES_MAX
+            or size > stream.send_window
+            or size > self.send_window
+            or block_size > DEFAULT_FRAME_BYTES
+            or self._block_prefix
+            or not self.writable
+        ):
+            return False
+        stream.send_window -= size
+        self.send_window -= size
+        self.frames_sent += 2
+        stream.ended_out = True
+        head = pack_head(block_size << 8 | HEADERS, END_HEADERS, stream.id)
+        self.put(b"".join((head, block, pack_head(size << 8, END_STREAM, stream.id), data)))
+        return True
 
     def send_data(self, stream: Stream, data: Chunk, ends: bool) -> bool:
         """Send `data`, or queue what windows and a slow reader do not allow; True when all is sent."""
@@ -247,16 +326,50 @@ class Connection(FrameReader, Generic[S]):
         ):
             stream.send_window -= size
             self.send_window -= size
-            self._put_data(stream, data, size, ends)
+            if size > COPY_BYTES_MAX or ends:
+                self._put_data(stream, data, size, ends)
+            else:
+                self.frames_sent += 1
+                self.put(pack_head(size << 8, 0, stream.id) + data)
             return True
         if stream.queue is None:
             stream.queue = deque()
             self.blocked[stream] = None
-        stream.queue.append(data)
+        queue = stream.queue
+        if queue and size + len(queue[-1]) <= COPY_BYTES_MAX:
+            queue[-1] = b"".join((queue[-1], data))  # many small pieces would cost more than count
+        else:
+            queue.append(bytes(data) if size <= COPY_BYTES_MAX else data)
         stream.ends_after_queue = ends
         self.core.buffered_bytes += size
         self.pump_stream(stream)
         return False
+
+    def can_run(self, stream_id: int) -> bool:
+        stream = self.streams.get(stream_id)
+        return stream is not None and stream.peer is not None and stream.peer.queue is None
+
+    def send_run(self, stream: Stream, run: Run) -> bool:
+        """Send DATA frames as they lie in memory, if all of them may go now."""
+        payload = run.payload
+        if (
+            stream.queue is not None
+            or payload > stream.send_window
+            or payload > self.send_window
+            or run.largest > self.peer_frame_bytes
+            or not self.writable
+        ):
+            return False
+        run.readdress(stream.id)
+        stream.send_window -= payload
+        self.send_window -= payload
+        self.frames_sent += 1
+        self._out_is_large = True
+        self.put(run.view)
+        if run.ends:
+            stream.ended_out = True
+            self.on_sent(stream)
+        return True
 
     def _put_data(self, stream: Stream, data: Chunk, size: int, ends: bool) -> None:
         self.frames_sent += 1
@@ -286,10 +399,14 @@ class Connection(FrameReader, Generic[S]):
         assert queue is not None
         while queue:
             data = queue[0]
-            allowed = min(len(data), stream.send_window, self.send_window, self.peer_frame_bytes)
-            if (allowed <= 0 and len(data)) or not self.writable:
+            size = len(data)
+            allowed = min(size, stream.send_window, self.send_window, self.peer_frame_bytes)
+            # An empty end may pass a window that is shut, not one that is below zero: some peers
+            # (h2 4.4) take that for a breach.
+            if allowed < 0 or (size and not allowed) or not self.writable:
                 return
-            if allowed < len(data):
+            stream.active_s = self.core.deadlines.now_s
+            if allowed < size:
                 queue[0] = memoryview(data)[allowed:]
                 data = memoryview(data)[:allowed]
             else:
@@ -325,23 +442,25 @@ class Connection(FrameReader, Generic[S]):
 
     def spend(self, what: str) -> None:
         if not self._budget.spend(self.core.loop.time()):
-            self.core.counters.limit("control_frames")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, f"too many frames of the kind {what}")
+            reason = f"too many frames of the kind {what}"
+            raise ProtocolError(frames.ENHANCE_YOUR_CALM, reason, "control_frames")
 
     def fail(self, error: ProtocolError) -> None:
         """Tell the peer why, and close."""
-        self.core.counters.limit("h2_protocol_error")
+        self.core.counters.limit(error.limit)
         self.close(error.code, error.reason)
 
     def close(self, code: int = frames.NO_ERROR, reason: str = "") -> None:
-        """GOAWAY, then close once that is written."""
+        """GOAWAY, and close once the peer has hung up or LINGER_S have passed."""
         if self.closed:
             return
         self.put(frames.goaway(self.last_stream_id(), code, reason))
         self.flush()
         self.closed = True
-        if self.transport is not None:
-            self.transport.close()
+        self.deadline_s = self.core.deadlines.after(LINGER_S)
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and transport.can_write_eof():
+            transport.write_eof()  # over TLS, which cannot close half, the GOAWAY must do
 
     def abort(self) -> None:
         self.closed = True

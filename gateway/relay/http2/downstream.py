@@ -10,6 +10,7 @@ from gateway.relay.http2.budget import Budget
 from gateway.relay.http2.call import Call
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
+from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import BlockReader, MalformedError, Request, check_trailers
 from gateway.relay.http2.stream import Chunk, Stream
 from gateway.relay.router import BALANCED, BY_MESSAGE, HEALTH_CHECK, LIVE, Route
@@ -41,18 +42,24 @@ class Downstream(Connection[Call]):
         "_refuse_above",
         "_resets",
         "_saw_settings",
+        "_skipped",
+        "_stuck",
+        "_stuck_since_s",
         "links",
     )
 
     def __init__(self, core: RelayCore, links: "Links") -> None:
-        super().__init__(core)
+        super().__init__(core, links.slabs)
         self.links = links
         limits = core.limits
         self._reader: BlockReader[Request] = BlockReader(Request, limits.head_bytes)
         self._resets = Budget(limits.reset_burst, limits.reset_per_s, core.deadlines.now_s)
         self._preface_left = frames.PREFACE
-        self._last_id = 0
+        self._last_id = -1  # as if -1 had been used: clients begin with 1
         self._recent: dict[int, None] = {}
+        self._skipped: list[range] = []
+        self._stuck: object = None  # what was waited for at the last sweep
+        self._stuck_since_s = 0.0
         self._refuse_above = frames.STREAM_ID_MAX
         self._drain_sent = False
         self._saw_settings = False
@@ -91,10 +98,17 @@ class Downstream(Connection[Call]):
         core.counters.header_misses += self._reader.misses
         core.clients.discard(self)
         core.deadlines.discard(self)
-        for call in list(self.streams.values()):
+        self._cancel_calls()
+
+    def close(self, code: int = frames.NO_ERROR, reason: str = "") -> None:
+        super().close(code, reason)
+        self._cancel_calls()
+
+    def _cancel_calls(self) -> None:
+        calls, self.streams = list(self.streams.values()), {}
+        for call in calls:
             call.cancel()
             self.drop_queue(call)
-        self.streams.clear()
 
     def data_received(self, data: Chunk) -> None:
         if self._preface_left:
@@ -120,7 +134,7 @@ class Downstream(Connection[Call]):
         return stream_id > self._last_id or not stream_id & 1
 
     def last_stream_id(self) -> int:
-        return self._last_id
+        return max(0, min(self._last_id, self._refuse_above))  # a GOAWAY may not take back another
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -130,6 +144,8 @@ class Downstream(Connection[Call]):
             return
         if not self._saw_settings:
             raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame must be SETTINGS")
+        if stream_id != self._last_id + 2:
+            self._skip(stream_id)
         self._last_id = stream_id
         core = self.core
         try:
@@ -138,7 +154,8 @@ class Downstream(Connection[Call]):
             self._refuse(stream_id, frames.PROTOCOL_ERROR)
             return
         if stream_id > self._refuse_above:
-            return  # behind our GOAWAY: the client sends it elsewhere
+            self._remember(stream_id)  # behind our GOAWAY: the client sends it elsewhere
+            return
         if len(self.streams) >= core.limits.streams:
             core.counters.limit("streams")
             self._refuse(stream_id, frames.REFUSED_STREAM)
@@ -160,8 +177,7 @@ class Downstream(Connection[Call]):
             core.counters.limit("head_bytes")
             call.fail(errors.HEAD_TOO_LARGE)
         elif core.buffered_bytes > limits.buffered_bytes:
-            core.counters.limit("buffered_bytes")
-            call.fail(errors.OVERLOADED)
+            call.fail_overloaded()
         elif kind is BY_MESSAGE:
             if ends:
                 call.bind("")
@@ -196,6 +212,8 @@ class Downstream(Connection[Call]):
         call.active_s = self.core.deadlines.now_s
         if size > len(data):  # padding goes no further
             self.credit(call, size - len(data))
+        if not data and not ends:
+            return
         if call.body_left >= 0:
             call.body_left -= len(data)
             if call.body_left < 0 or (ends and call.body_left):
@@ -207,38 +225,58 @@ class Downstream(Connection[Call]):
         else:
             call.take(data, len(data), ends)
 
+    def on_run(self, stream_id: int, run: Run) -> bool:
+        call, payload = self.streams.get(stream_id), run.payload
+        if call is None or call.ended_in or call.done:
+            return False
+        left = call.body_left
+        if left >= 0 and (payload > left or (run.ends and payload < left)):
+            return False  # on_data() says what is wrong with it
+        if payload > call.receive_left or payload > self.receive_left or not call.take_run(run):
+            return False
+        call.active_s = self.core.deadlines.now_s
+        if left >= 0:
+            call.body_left = left - payload
+        self.receive_left -= payload
+        call.receive_left -= payload
+        call.held += payload
+        self.credit(call, payload)
+        return True
+
     def on_reset(self, stream_id: int, code: int) -> None:
         self._recent.pop(stream_id, None)
         call = self.streams.pop(stream_id, None)
         if call is None:
+            self.spend("RST_STREAM")
             return
+        begun = call.begun
         call.cancel()
-        self.drop_queue(call)
-        if not call.begun:
+        self._forget(call)
+        if not begun:
             self._count_early_reset(call)
 
     def on_sent(self, stream: Stream) -> None:
         """The answer is complete; a client that still sends is told to stop."""
-        self.streams.pop(stream.id, None)
         if not stream.ended_in:
             self._remember(stream.id)
             self.put(frames.rst_stream(stream.id, frames.NO_ERROR))
-        self.drop_queue(stream)
-        if self.core.draining or self._drain_sent:
-            self._close_if_done()
+        self._forget(stream)
 
     def on_window_overflow(self, stream: Call) -> None:
         self._end_malformed(stream, frames.FLOW_CONTROL_ERROR)
 
     def reset(self, call: Call, code: int) -> None:
         """End a stream without an answer."""
-        self.streams.pop(call.id, None)
-        self.drop_queue(call)
         if not call.ended_in:
             self._remember(call.id)
         self.put(frames.rst_stream(call.id, code))
+        self._forget(call)
 
     # --- draining and deadlines ---------------------------------------------------------------
+
+    def retire(self) -> None:
+        """HTTP/2 can tell its client that no more calls are wanted, so there is no need to wait."""
+        self.drain()
 
     def drain(self) -> None:
         """
@@ -257,16 +295,18 @@ class Downstream(Connection[Call]):
     def on_ping_ack(self, payload: bytes) -> None:
         self._pinged_at_s = 0.0
         if payload == _DRAIN_PING and self._drain_sent:
-            self._refuse_above = self._last_id
-            self.put(frames.goaway(self._last_id, frames.NO_ERROR))
+            self._refuse_above = max(0, self._last_id)
+            self.put(frames.goaway(self._refuse_above, frames.NO_ERROR))
             self._close_if_done()
 
     def on_deadline(self, now_s: float) -> None:
         timeouts = self.core.timeouts
         quiet_s = now_s - self.last_read_s
-        if not self._saw_settings and timeouts.head_s and quiet_s > timeouts.head_s:
+        if self.closed:
+            self.abort()
+        elif self._is_stuck(now_s):
             self.core.counters.limit("head_timeout")
-            self.close(frames.SETTINGS_TIMEOUT, "no SETTINGS came")
+            self.close(frames.SETTINGS_TIMEOUT, "SETTINGS or a header block did not come in time")
         elif self._pinged_at_s and now_s - self._pinged_at_s > timeouts.ping_timeout_s > 0:
             self.core.counters.limit("ping_timeout")
             self.abort()
@@ -280,6 +320,16 @@ class Downstream(Connection[Call]):
                 self.put(frames.ping(_LIVE_PING))
             for call in list(self.streams.values()):
                 self._check_call(call, now_s)
+
+    def _is_stuck(self, now_s: float) -> bool:
+        """Return whether SETTINGS, a frame or a header block has been waited for too long."""
+        waited_for: object = self._block or self._partial or None
+        if not self._saw_settings:
+            waited_for = self
+        if waited_for is not self._stuck:
+            self._stuck, self._stuck_since_s = waited_for, now_s
+        head_s = self.core.timeouts.head_s
+        return waited_for is not None and 0 < head_s < now_s - self._stuck_since_s
 
     def _check_call(self, call: Call, now_s: float) -> None:
         timeouts = self.core.timeouts
@@ -302,8 +352,16 @@ class Downstream(Connection[Call]):
         elif timeouts.stream_idle_s and quiet_s > timeouts.stream_idle_s:
             call.fail(errors.REQUEST_TIMEOUT)
 
+    def _forget(self, stream: Stream) -> None:
+        """The stream is closed on both sides."""
+        self.streams.pop(stream.id, None)
+        if stream.queue is not None or stream.held:
+            self.drop_queue(stream)
+        if self._drain_sent:
+            self._close_if_done()
+
     def _close_if_done(self) -> None:
-        if not self.streams and self._refuse_above == self._last_id:
+        if not self.streams and self._refuse_above < frames.STREAM_ID_MAX:
             self.close()
 
     # --- what a client should not do ----------------------------------------------------------
@@ -315,6 +373,8 @@ class Downstream(Connection[Call]):
         headers = self._reader.decode(block)  # the dynamic table goes on, whatever it is for
         call = self.streams.get(stream_id)
         if call is None:
+            if any(stream_id in skipped for skipped in self._skipped):
+                raise ProtocolError(frames.PROTOCOL_ERROR, "stream ids must rise")
             if stream_id not in self._recent:
                 raise ProtocolError(frames.STREAM_CLOSED, "HEADERS on a closed stream")
             if ends:
@@ -342,7 +402,7 @@ class Downstream(Connection[Call]):
             raise ProtocolError(frames.STREAM_CLOSED, "DATA after END_STREAM")
         if not stream_id or self.is_idle_stream(stream_id):
             raise ProtocolError(frames.PROTOCOL_ERROR, "DATA on an idle stream")
-        if stream_id not in self._recent and stream_id <= self._refuse_above:
+        if stream_id not in self._recent:
             raise ProtocolError(frames.STREAM_CLOSED, "DATA on a closed stream")
         self.credit_connection(size)
         if ends:
@@ -363,14 +423,18 @@ class Downstream(Connection[Call]):
         self._spend_reset()
 
     def _count_early_reset(self, call: Call) -> None:
-        if self.core.loop.time() - call.active_s < EARLY_RESET_S:
+        if self.core.deadlines.now_s - call.opened_s < EARLY_RESET_S:
             self._spend_reset()
 
     def _spend_reset(self) -> None:
         """Whoever resets, the work was asked for: CVE-2023-44487 and CVE-2025-8671 alike."""
         if not self._resets.spend(self.core.loop.time()):
-            self.core.counters.limit("early_resets")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too many streams reset early")
+            reason = "too many streams reset early"
+            raise ProtocolError(frames.ENHANCE_YOUR_CALM, reason, "early_resets")
+
+    def _skip(self, stream_id: int) -> None:
+        """The client leaves ids out; they cannot be used any more. RFC 9113 section 5.1.1."""
+        self._skipped = [*self._skipped[-7:], range(self._last_id + 2, stream_id, 2)]
 
     def _remember(self, stream_id: int) -> None:
         self._recent[stream_id] = None

@@ -67,12 +67,14 @@ class ProtocolError(Exception):
     Attributes:
         code: Error code for GOAWAY.
         reason: Its debug text.
+        limit: What it is counted as, see gateway.metrics.Counters.
     """
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, limit: str = "h2_protocol_error") -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.limit = limit
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
@@ -155,7 +157,7 @@ def parse_goaway(payload: bytes) -> tuple[int, int]:
 
 
 def unpad(flags: int, payload: bytes) -> bytes:
-    """Strip padding from a DATA or HEADERS payload that has the PADDED flag."""
+    """Strip padding from a HEADERS payload that has the PADDED flag."""
     if not flags & PADDED:
         return payload
     if not payload:

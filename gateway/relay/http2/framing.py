@@ -2,13 +2,13 @@
 Reading HTTP/2 frames from a byte stream, and telling a subclass what they are.
 
 A DATA frame is told in pieces as it arrives, so that a slow sender inside a large frame holds up
-nobody else; every other frame is waited for, and a header block is put together from its
+nobody else, and frames of unknown kinds are skipped; every other frame is waited for, and a header block is put together from its
 CONTINUATIONs. Which frame is allowed where is judged here; what it means is the subclass's affair.
 """
 
-from typing import Final
+from struct import Struct
+from typing import Final, cast
 
-from gateway.metrics import Counters
 from gateway.relay.http2 import frames
 from gateway.relay.http2.frames import (
     ACK,
@@ -27,8 +27,55 @@ from gateway.relay.http2.frames import (
 )
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk
 
-BLOCK_BYTES_MAX: Final = 32 * 1024
-"""A compressed header block. hpack's time grows with its square, so it is kept short."""
+WHOLE_BYTES_MAX: Final = 32 * 1024
+"""A frame that is waited for, and a header block. hpack's time grows with the square of a block."""
+
+
+RUN_FAILURES_MAX: Final = 2
+"""Attempts a read to pass a run of frames on as one: each looks at all of them."""
+
+_HEADERS_FLAGS: Final = END_HEADERS | PADDED | HAS_PRIORITY
+_PUT_STREAM_ID: Final = Struct(">I").pack_into
+
+
+class Run:
+    """
+    DATA frames of one stream that follow each other in memory that may be written to.
+
+    They are passed on as they lie there, heads and all, with the stream ids overwritten: a request
+    of 602 kB in frames of 16 KiB then costs 320 us of CPU time, not 510 (nginx: 360, same run).
+
+    Attributes:
+        view: The frames.
+        payload: Bytes in them that count against windows.
+        largest: Payload of the largest.
+        ends: The last has END_STREAM.
+    """
+
+    __slots__ = ("ends", "largest", "payload", "view")
+
+    def __init__(self, view: memoryview, payload: int, largest: int, ends: bool) -> None:
+        self.view = view
+        self.payload = payload
+        self.largest = largest
+        self.ends = ends
+
+    def readdress(self, stream_id: int) -> None:
+        """Make them frames of another stream; to be done before they are passed on."""
+        view, at, size = self.view, 0, len(self.view)
+        while at < size:
+            length = unpack_head(view, at)[0] >> 8
+            _PUT_STREAM_ID(view, at + 5, stream_id)
+            at += FRAME_HEAD_BYTES + length
+
+    def pieces(self) -> list[memoryview]:
+        """Return the frames' payloads."""
+        view, at, size, found = self.view, 0, len(self.view), []
+        while at < size:
+            start = at + FRAME_HEAD_BYTES
+            at = start + (unpack_head(view, at)[0] >> 8)
+            found.append(view[start:at])
+        return found
 
 
 class FrameReader:
@@ -40,22 +87,24 @@ class FrameReader:
         "_block_flags",
         "_block_stream",
         "_continuations_max",
-        "_counters",
         "_data_flags",
         "_data_left",
         "_data_stream",
         "_partial",
+        "_skip_left",
+        "_wanted",
         "closed",
         "frame_bytes_max",
     )
 
-    def __init__(self, frame_bytes_max: int, continuations_max: int, counters: Counters) -> None:
+    def __init__(self, frame_bytes_max: int, continuations_max: int) -> None:
         self.closed = False
         self.frame_bytes_max = frame_bytes_max
         self._continuations_max = continuations_max
-        self._counters = counters
         # Per-frame state
-        self._partial: bytes = b""
+        self._partial = bytearray()  # of a frame that is waited for
+        self._wanted = 0  # bytes it must have before it is looked at again
+        self._skip_left = 0  # padding, or a frame nobody knows
         self._data_left = 0
         self._data_stream = 0
         self._data_flags = 0
@@ -72,6 +121,14 @@ class FrameReader:
     def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
         """`size` counts against windows; it is more than `len(data)` where there was padding."""
         raise NotImplementedError
+
+    def can_run(self, stream_id: int) -> bool:
+        """Return whether on_run() may take frames of this stream; asked before they are counted."""
+        return False
+
+    def on_run(self, stream_id: int, run: Run) -> bool:
+        """Take several DATA frames at once, or return False to be told of each by on_data()."""
+        return False
 
     def on_reset(self, stream_id: int, code: int) -> None:
         raise NotImplementedError
@@ -101,12 +158,19 @@ class FrameReader:
 
     # --- reading ------------------------------------------------------------------------------
 
-    def read_frames(self, data: Chunk) -> None:
+    # One function, because a call costs 50 ns and this runs five times a unary call.
+    def read_frames(self, data: Chunk) -> None:  # noqa: C901, PLR0915
         """Read what has come. Raises ProtocolError when the connection cannot go on."""
         if self._partial:
-            data, self._partial = self._partial + data, b""
-        at, size = self._rest_of_data(data) if self._data_left else 0, len(data)
-        while size - at >= FRAME_HEAD_BYTES:
+            self._partial += data
+            if len(self._partial) < self._wanted:
+                return
+            data, self._partial = bytes(self._partial), bytearray()
+        at, size = 0, len(data)
+        in_place = RUN_FAILURES_MAX if type(data) is memoryview and not data.readonly else 0
+        if self._data_left or self._skip_left:
+            at = self._rest_of_frame(data, size)
+        while size - at >= FRAME_HEAD_BYTES and not self.closed:
             length_kind, flags, stream_id = unpack_head(data, at)
             length, kind, start = length_kind >> 8, length_kind & 0xFF, at + FRAME_HEAD_BYTES
             if length > self.frame_bytes_max:
@@ -119,26 +183,39 @@ class FrameReader:
                 if end > size:
                     self._begin_of_data(data, start, size, length, flags, stream_id)
                     return
+                if length >= COPY_BYTES_MAX and in_place and self.can_run(stream_id):
+                    run = _run_at(cast("memoryview", data), at, size, stream_id)
+                    if self.on_run(stream_id, run):
+                        at += len(run.view)
+                        continue
+                    in_place -= 1
                 if length:
-                    self.on_data(
-                        stream_id,
-                        data[start:end] if length < COPY_BYTES_MAX else memoryview(data)[start:end],
-                        length,
-                        flags & END_STREAM != 0,
+                    piece = (
+                        data[start:end] if length < COPY_BYTES_MAX else memoryview(data)[start:end]
                     )
+                    self.on_data(stream_id, piece, length, flags & END_STREAM != 0)
                 else:
                     self._empty_data(stream_id, flags)
+            elif kind == HEADERS and flags & _HEADERS_FLAGS == END_HEADERS and end <= size:
+                block = data[start:end]
+                if type(block) is not bytes:
+                    block = bytes(block)
+                self.on_headers(stream_id, block, flags & END_STREAM != 0)
+            elif kind == DATA or kind > CONTINUATION:
+                if size == start and length:
+                    break  # the first byte says how much is padding
+                end = self._begin_of_odd_frame(data, start, size, length_kind, flags, stream_id)
             elif end > size:
+                _check_whole(kind, length)
                 break
-            elif kind == HEADERS and flags & (END_HEADERS | PADDED | HAS_PRIORITY) == END_HEADERS:
-                self.on_headers(stream_id, bytes(data[start:end]), flags & END_STREAM != 0)
             else:
                 self._other_frame(kind, flags, stream_id, bytes(data[start:end]))
-            if self.closed:
-                return
             at = end
-        if at < size:
-            self._partial = bytes(data[at:])
+        if at < size and not self.closed:
+            self._partial = bytearray(data[at:])
+            self._wanted = FRAME_HEAD_BYTES
+            if size - at >= FRAME_HEAD_BYTES:
+                self._wanted += max(1, min(unpack_head(data, at)[0] >> 8, WHOLE_BYTES_MAX))
 
     def _begin_of_data(
         self, data: Chunk, start: int, size: int, length: int, flags: int, stream_id: int
@@ -149,14 +226,40 @@ class FrameReader:
         if size > start:
             self.on_data(stream_id, memoryview(data)[start:], size - start, ends=False)
 
-    def _rest_of_data(self, data: Chunk) -> int:
-        """Pass on more of a DATA frame; return the offset behind what belongs to it."""
-        size = min(self._data_left, len(data))
-        self._data_left -= size
-        ends = not self._data_left and self._data_flags & END_STREAM != 0
-        piece = data if size == len(data) else memoryview(data)[:size]
-        self.on_data(self._data_stream, piece, size, ends)
-        return size
+    def _begin_of_odd_frame(
+        self, data: Chunk, start: int, size: int, length_kind: int, flags: int, stream_id: int
+    ) -> int:
+        """Begin a padded DATA frame or one of a kind unknown; return where reading goes on."""
+        length = length_kind >> 8
+        if length_kind & 0xFF != DATA:
+            self.spend("unknown frames")
+            self._skip_left = length
+            return self._rest_of_frame(data, size, start)
+        if not length:
+            raise ProtocolError(frames.FRAME_SIZE_ERROR, "padded frame is empty")
+        padding = data[start]
+        if padding >= length:
+            raise ProtocolError(frames.PROTOCOL_ERROR, "padding is longer than the frame")
+        content = length - 1 - padding
+        if not content and not flags & END_STREAM:
+            self.spend("empty DATA")
+        self.on_data(stream_id, b"", 1 + padding, ends=not content and flags & END_STREAM != 0)
+        self._data_left, self._skip_left = content, padding
+        self._data_stream, self._data_flags = stream_id, flags
+        return self._rest_of_frame(data, size, start + 1)
+
+    def _rest_of_frame(self, data: Chunk, size: int, at: int = 0) -> int:
+        """Pass on more of a frame that is told in pieces; return the offset behind it."""
+        length = min(self._data_left, size - at)
+        if length:
+            self._data_left -= length
+            ends = not self._data_left and self._data_flags & END_STREAM != 0
+            piece = data if length == len(data) else memoryview(data)[at : at + length]
+            self.on_data(self._data_stream, piece, length, ends)
+            at += length
+        skipped = min(self._skip_left, size - at)
+        self._skip_left -= skipped
+        return at + skipped
 
     def _empty_data(self, stream_id: int, flags: int) -> None:
         if not flags & END_STREAM:
@@ -176,10 +279,6 @@ class FrameReader:
             if not stream_id or self.is_idle_stream(stream_id):
                 raise ProtocolError(frames.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
             self.on_reset(stream_id, code)
-        elif kind == DATA:
-            self.on_data(
-                stream_id, frames.unpad(flags, payload), len(payload), flags & END_STREAM != 0
-            )
         else:
             self._control_frame(kind, flags, stream_id, payload)
 
@@ -193,8 +292,6 @@ class FrameReader:
             _check_dependency(stream_id, payload)
         elif kind == frames.PUSH_PROMISE:
             raise ProtocolError(frames.PROTOCOL_ERROR, "push is switched off")
-        elif kind > CONTINUATION:
-            self.spend("unknown frames")
         elif stream_id:
             raise ProtocolError(frames.PROTOCOL_ERROR, "connection frame on a stream")
         elif kind == SETTINGS:
@@ -232,7 +329,7 @@ class FrameReader:
             _check_dependency(stream_id, payload)
             payload = payload[5:]
         if flags & END_HEADERS:
-            self._whole_block(stream_id, payload, flags)
+            self.on_headers(stream_id, payload, flags & END_STREAM != 0)
             return
         self._block_stream, self._block_flags = stream_id, flags
         self._block, self._block_continuations = [payload], 0
@@ -247,21 +344,42 @@ class FrameReader:
         if flags & END_HEADERS:
             stream_id, self._block_stream = self._block_stream, 0
             block, self._block = b"".join(self._block), []
-            self._whole_block(stream_id, block, self._block_flags)
+            self.on_headers(stream_id, block, self._block_flags & END_STREAM != 0)
 
     def _check_block(self) -> None:
         if self._block_continuations > self._continuations_max:
-            self._counters.limit("continuations")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
-        if sum(map(len, self._block)) > BLOCK_BYTES_MAX:
-            self._counters.limit("head_bytes")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "header block too large")
+            raise ProtocolError(
+                frames.ENHANCE_YOUR_CALM, "too many CONTINUATION frames", "continuations"
+            )
+        _check_whole(HEADERS, sum(map(len, self._block)))
 
-    def _whole_block(self, stream_id: int, block: bytes, flags: int) -> None:
-        if len(block) > BLOCK_BYTES_MAX:
-            self._counters.limit("head_bytes")
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "header block too large")
-        self.on_headers(stream_id, block, flags & END_STREAM != 0)
+
+def _run_at(view: memoryview, at: int, size: int, stream_id: int) -> Run:
+    """Return the whole DATA frames of one stream that begin at `at`: those without odd flags."""
+    first, payload, largest, ends = at, 0, 0, False
+    while not ends and size - at >= FRAME_HEAD_BYTES:
+        length_kind, flags, its_stream_id = unpack_head(view, at)
+        length = length_kind >> 8
+        end = at + FRAME_HEAD_BYTES + length
+        if length_kind & 0xFF or flags & ~END_STREAM or its_stream_id != stream_id or end > size:
+            break
+        ends = flags == END_STREAM
+        if not length and not ends:
+            break
+        payload += length
+        if length > largest:
+            largest = length
+        at = end
+    return Run(view[first:at], payload, largest, ends)
+
+
+def _check_whole(kind: int, length: int) -> None:
+    """Refuse to wait for, or put together, what is too large."""
+    if length <= WHOLE_BYTES_MAX:
+        return
+    if kind in (HEADERS, CONTINUATION):
+        raise ProtocolError(frames.ENHANCE_YOUR_CALM, "header block too large", "head_bytes")
+    raise ProtocolError(frames.FRAME_SIZE_ERROR, "frame is larger than its kind may be")
 
 
 def _check_dependency(stream_id: int, payload: bytes) -> None:

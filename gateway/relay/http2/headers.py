@@ -9,13 +9,14 @@ encoded once stays true for every connection. RFC 7541; RFC 9113 section 8.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hpack.hpack import Decoder
 from hpack.table import HeaderTable
 
 from gateway.relay.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ProtocolError
+from gateway.relay.http2.framing import WHOLE_BYTES_MAX
 from gateway.relay.router import Route, grpc_route
 
 Header = tuple[bytes, bytes]
@@ -86,7 +87,8 @@ class Request:
         authority = pseudo.get(b":authority")
         kept: list[Header] = []
         self.content_length, self.timeout_s, self.is_grpc = -1, 0.0, False
-        for name, value in fields:
+        for header in fields:
+            name, value = header
             if name == b"host":
                 if authority is not None and value != authority:
                     raise MalformedError("host differs from :authority")
@@ -100,7 +102,7 @@ class Request:
                 self.timeout_s = _timeout_s(value)
             elif name == b"content-type":
                 self.is_grpc = value.startswith(b"application/grpc")
-            kept.append((name, value))
+            kept.append(header)
         self.is_head = self.method == b"HEAD"
         self.route: Route = grpc_route(self.path)
         self.size = sum(len(name) + len(value) + 32 for name, value in headers)
@@ -178,13 +180,16 @@ class BlockReader(Generic[T]):
     def decode(self, block: bytes) -> list[Header]:
         """Decode `block` without judging or remembering it. Raises ProtocolError."""
         self.misses += 1
+        if len(block) > WHOLE_BYTES_MAX:
+            raise ProtocolError(ENHANCE_YOUR_CALM, "header block too large", "head_bytes")
         changes = self._table.changes
         if block and block[0] & 0xE0 == 0x20:  # a table size update, perhaps to nothing
             self._table.changes += 1
         try:
-            headers = [(bytes(n), bytes(v)) for n, v in self._decoder.decode(block, raw=True)]
+            headers = cast("list[Header]", self._decoder.decode(block, raw=True))
         except OversizedHeaderListError:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "header list far too large") from None
+            reason = "header list far too large"
+            raise ProtocolError(ENHANCE_YOUR_CALM, reason, "head_bytes") from None
         except (HPACKError, IndexError, ValueError) as error:
             raise ProtocolError(COMPRESSION_ERROR, f"bad header block: {error}") from None
         if self._table.changes != changes:
@@ -218,15 +223,20 @@ class _WatchedTable(HeaderTable):
 
 
 def encode(headers: Sequence[Header]) -> bytes:
-    """Encode a list without the dynamic table: static references and plain literals."""
+    """
+    Encode a list without the dynamic table: static references and plain literals.
+
+    A field that came as never indexed goes out so, as RFC 7541 section 6.2.3 asks: it is a secret.
+    """
     out = bytearray()
-    for name, value in headers:
+    for header in headers:
+        name, value = header
         index, values = _STATIC.get(name, (0, {}))
         exact = values.get(value)
         if exact is not None:
             out += _integer(exact, 7, 0x80)
             continue
-        out += _integer(index, 4, 0x00)
+        out += _integer(index, 4, 0x00 if getattr(header, "indexable", True) else 0x10)
         if not index:
             out += _integer(len(name), 7, 0x00) + name
         out += _integer(len(value), 7, 0x00) + value
@@ -253,7 +263,8 @@ def _split(
     """Part pseudo-header fields from the rest, and judge both. RFC 9113 sections 8.2 and 8.3."""
     pseudo: dict[bytes, bytes] = {}
     fields: list[Header] = []
-    for name, value in headers:
+    for header in headers:
+        name, value = header
         if not _VALUE(value):
             raise MalformedError("bad field value")
         if name.startswith(b":"):
@@ -265,7 +276,7 @@ def _split(
         elif name in _CONNECTION_FIELDS:
             raise MalformedError("connection-specific field")
         else:
-            fields.append((name, value))
+            fields.append(header)
     return pseudo, fields
 
 

@@ -8,15 +8,17 @@ from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http2.call import Call
 from gateway.relay.http2.upstream import Upstream
+from gateway.relay.slabs import Slabs
 
 
 class SliceLinks:
     """The connections to one slice."""
 
-    __slots__ = ("_core", "_member", "connections")
+    __slots__ = ("_core", "_member", "_slabs", "connections")
 
-    def __init__(self, core: RelayCore, member: Slice) -> None:
+    def __init__(self, core: RelayCore, slabs: Slabs, member: Slice) -> None:
         self._core = core
+        self._slabs = slabs
         self._member = member
         self.connections: list[Upstream] = []
 
@@ -31,7 +33,7 @@ class SliceLinks:
             core.counters.limit("grpc_connections_per_slice")
             call.fail(errors.OVERLOADED)
             return
-        connection = Upstream(core, self._member, self)
+        connection = Upstream(core, self._slabs, self._member, self)
         self.connections.append(connection)
         connection.begin(call)
         protocol = cast("asyncio.BaseProtocol", connection)
@@ -48,18 +50,24 @@ class SliceLinks:
 
 
 class Links:
-    """The connections to all slices."""
+    """
+    The connections to all slices.
 
-    __slots__ = ("_core", "_slices")
+    Args:
+        slabs: What large bodies are received into, by clients' connections too; one's own without.
+    """
 
-    def __init__(self, core: RelayCore) -> None:
+    __slots__ = ("_core", "_slices", "slabs")
+
+    def __init__(self, core: RelayCore, slabs: Slabs | None = None) -> None:
         self._core = core
+        self.slabs = slabs or Slabs(core.limits.buffered_bytes)
         self._slices: dict[Slice, SliceLinks] = {}
 
     def open(self, member: Slice, call: Call) -> None:
         links = self._slices.get(member)
         if links is None:
-            links = self._slices[member] = SliceLinks(self._core, member)
+            links = self._slices[member] = SliceLinks(self._core, self.slabs, member)
         links.open(call)
 
     def close_slice(self, member: Slice) -> None:

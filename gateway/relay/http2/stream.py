@@ -22,6 +22,7 @@ class Stream:
     Flow control and the ends of one stream.
 
     Attributes:
+        active_s: Coarse time at which something last moved, either way.
         send_window: What the peer still allows us to send, in bytes; may be negative.
         receive_left: What we still allow the peer to send.
         uncredited: Received and passed on, but not yet given back by WINDOW_UPDATE.
@@ -34,6 +35,7 @@ class Stream:
     """
 
     __slots__ = (
+        "active_s",
         "connection",
         "ended_in",
         "ended_out",
@@ -51,9 +53,10 @@ class Stream:
     def __init__(self, connection: "Connection[Any]", stream_id: int) -> None:
         self.connection = connection
         self.id = stream_id
+        self.active_s = connection.core.deadlines.now_s
         self.peer: Stream | None = None
         self.send_window = connection.peer_stream_window
-        self.receive_left = connection.stream_window
+        self.receive_left = connection.receive_window
         self.uncredited = 0
         self.held = 0
         self.queue: deque[Chunk] | None = None

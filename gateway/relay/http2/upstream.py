@@ -11,8 +11,10 @@ from gateway.relay.http2 import frames
 from gateway.relay.http2.call import Call, Half
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
+from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import Answer, BlockReader, MalformedError
 from gateway.relay.http2.stream import Chunk, Stream
+from gateway.relay.slabs import Slabs
 
 if TYPE_CHECKING:
     from gateway.relay.http2.links import SliceLinks
@@ -33,6 +35,7 @@ class Upstream(Connection[Half]):
     """
 
     __slots__ = (
+        "_bounded",
         "_links",
         "_next_id",
         "_reader",
@@ -45,9 +48,10 @@ class Upstream(Connection[Half]):
 
     credits_at_once = True  # one slow client must not close the window that all share
 
-    def __init__(self, core: RelayCore, member: Slice, links: "SliceLinks") -> None:
-        super().__init__(core)
+    def __init__(self, core: RelayCore, slabs: Slabs, member: Slice, links: "SliceLinks") -> None:
+        super().__init__(core, slabs)
         self.stream_window = core.limits.answer_window
+        self.receive_window = max(self.stream_window, frames.DEFAULT_WINDOW)
         self.member = member
         self.connected = False
         self.retired = False
@@ -55,12 +59,16 @@ class Upstream(Connection[Half]):
         self._links = links
         self._next_id = 1
         self._streams_max = STREAMS_ASSUMED
+        self._bounded = False  # the slice has said so
         self._reader: BlockReader[Answer] = BlockReader(Answer, core.limits.head_bytes)
 
     # --- the connection -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        if self.closed:  # while it was being opened
+            self.transport.abort()
+            return
         core, limits = self.core, self.core.limits
         core.deadlines.add(self)
         self.deadline_s = core.deadlines.after(core.timeouts.connect_s)
@@ -80,7 +88,12 @@ class Upstream(Connection[Half]):
             self.put(frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._gone(
+        self.closed = True
+        core = self.core
+        core.deadlines.discard(self)
+        core.counters.header_hits += self._reader.hits
+        core.counters.header_misses += self._reader.misses
+        self._lose_calls(
             errors.SLICE_LOST.because(f"slice {self.member.name}"), unprocessed=not self.connected
         )
 
@@ -90,15 +103,17 @@ class Upstream(Connection[Half]):
             self.core.slice_refused(self.member, reason)
         else:
             self.core.slice_lost(self.member)
-        self._gone(errors.SLICE_REFUSED.because(reason), unprocessed=True)
+        self.closed = True
+        self._lose_calls(errors.SLICE_REFUSED.because(reason), unprocessed=True)
 
     def on_setting(self, key: int, value: int) -> None:
         super().on_setting(key, value)
         if key == frames.SETTING_MAX_CONCURRENT_STREAMS:
+            self._bounded = True
             self._streams_max = min(value, STREAMS_MAX)
 
     def on_first_settings(self) -> None:
-        if self._streams_max == STREAMS_ASSUMED:
+        if not self._bounded:
             self._streams_max = STREAMS_MAX
         self.connected = True
         self._rest()
@@ -106,6 +121,7 @@ class Upstream(Connection[Half]):
         for call in waiting:
             if not call.done:
                 self._links.open(call)
+        self._close_if_done()
 
     def on_goaway(self, last_stream_id: int, code: int) -> None:
         """The slice is leaving: what it has not begun goes elsewhere."""
@@ -132,10 +148,10 @@ class Upstream(Connection[Half]):
             return
         stream = Half(self, self._next_id, call)
         self._next_id += 2
-        if self._next_id > frames.STREAM_ID_MAX:
-            self.retire()
         self.streams[stream.id] = stream
         self.deadline_s = 0.0
+        if self._next_id > frames.STREAM_ID_MAX:
+            self.retire()
         call.start(stream)
 
     def on_headers(self, stream_id: int, block: bytes, ends: bool) -> None:
@@ -197,6 +213,21 @@ class Upstream(Connection[Half]):
         elif size > len(data):
             self.credit(stream, size - len(data))
 
+    def on_run(self, stream_id: int, run: Run) -> bool:
+        stream, payload = self.streams.get(stream_id), run.payload
+        if stream is None or payload > stream.receive_left or payload > self.receive_left:
+            return False
+        call = stream.call
+        if not call.begun or run.ends or not call.client.send_run(call, run):
+            return False
+        call.active_s = self.core.deadlines.now_s
+        self.receive_left -= payload
+        self.credit_connection(payload)
+        stream.receive_left -= payload
+        stream.held += payload
+        self.credit(stream, payload)
+        return True
+
     def on_reset(self, stream_id: int, code: int) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -232,14 +263,20 @@ class Upstream(Connection[Half]):
         self._close_if_done()
 
     def on_deadline(self, now_s: float) -> None:
-        if self.connected:
+        if self.closed:
+            self.abort()
+        elif self.connected:
             self.retire()
-            self._close_if_done()
-            return
-        self.core.slice_lost(self.member)
-        fault = errors.SLICE_REFUSED.because(f"slice {self.member.name} sent no SETTINGS")
-        self._gone(fault, unprocessed=True)
-        self.abort()
+        else:
+            self.core.slice_lost(self.member)
+            fault = errors.SLICE_REFUSED.because(f"slice {self.member.name} sent no SETTINGS")
+            self._lose_calls(fault, unprocessed=True)
+            self.abort()
+
+    def fail(self, error: ProtocolError) -> None:
+        super().fail(error)
+        fault = errors.BAD_ANSWER.because(f"slice {self.member.name}: {error.reason}")
+        self._lose_calls(fault, unprocessed=False)
 
     def retire(self) -> None:
         """Take no new call; close when the last is done."""
@@ -260,7 +297,8 @@ class Upstream(Connection[Half]):
             self.put(frames.rst_stream(stream.id, frames.CANCEL))
         call.slice_done()
         self._remove(stream)
-        self._close_if_done()
+        if self.retired:
+            self._close_if_done()
 
     def _bad_answer(self, stream: Half, why: str) -> None:
         call = stream.call
@@ -272,8 +310,9 @@ class Upstream(Connection[Half]):
 
     def _remove(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
-        self.drop_queue(stream)
-        if not self.streams:
+        if stream.queue is not None or stream.held:
+            self.drop_queue(stream)
+        if not self.streams and not self.closed:
             self._rest()
 
     def _rest(self) -> None:
@@ -281,19 +320,15 @@ class Upstream(Connection[Half]):
         self.deadline_s = self.core.deadlines.after(self.core.timeouts.upstream_idle_s)
 
     def _close_if_done(self) -> None:
-        if self.retired and not self.streams and self.connected:
+        if self.retired and not self.streams:
             self.close()
 
-    def _gone(self, fault: Fault, unprocessed: bool) -> None:
-        """The connection is lost: every call on it goes elsewhere or fails."""
-        self.closed = self.retired = True
-        core = self.core
-        core.deadlines.discard(self)
-        core.counters.header_hits += self._reader.hits
-        core.counters.header_misses += self._reader.misses
+    def _lose_calls(self, fault: Fault, unprocessed: bool) -> None:
+        """The connection is of no more use: every call on it goes elsewhere or fails."""
+        self.retired = True
         self._links.forget(self)
         if self.streams:
-            core.slice_lost(self.member)
+            self.core.slice_lost(self.member)
         calls = [stream.call for stream in self.streams.values()]
         for stream in list(self.streams.values()):
             self._remove(stream)
