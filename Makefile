@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test lint fmt bench lock clean
+.PHONY: help setup demo test lint fmt bench fuzz lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,7 +20,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' -c constraints.txt
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+# The gateway's hot modules are compiled at installation where there is a C compiler (hatch_build.py),
+# and again when a source has changed: what is compiled is imported instead of its source.
+$(VENV)/.installed-%: pyproject.toml constraints.txt hatch_build.py $(shell find gateway -name '*.py') | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@
 
@@ -46,8 +48,11 @@ fmt: $(VENV)/.installed-lint  ## Format the code and fix what can be fixed
 bench: $(VENV)/.installed-bench $(VENV)/.installed-demo  ## Compare with Envoy, nginx and HAProxy (ARGS=--help)
 	$(BIN)/python -m bench.compare $(ARGS)
 
-lock: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-bench  ## Write constraints.txt from what is installed
+fuzz: $(VENV)/.installed-fuzz  ## Fuzz the parsers (ARGS=--help)
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+lock: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-bench $(VENV)/.installed-fuzz  ## Write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(setuptools)==' > constraints.txt
 
 clean:  ## Remove what was installed and built (not run/, which may describe running servers)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info && find . -maxdepth 4 -name '*.so' -delete .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,16 +3,16 @@ The composition root: builds everything, and starts and stops it in order.
 
 Start: event loop, control plane (first discovery), data plane, listen. Stop, on SIGTERM or SIGINT:
 readiness fails, listening ends, clients are told to go elsewhere, what is in flight finishes within
-`timeouts.drain`, the rest is cut off, exit 0. A second signal skips the waiting.
+`timeouts.drain`, the rest is cut off, exit 0. A second signal skips the waiting. SIGHUP reads the
+configuration again; SIGUSR2 starts a new gateway in place of this one.
 """
 
 import asyncio
-import gc
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from typing import cast
+from pathlib import Path
+from typing import Final, Protocol
 
 import structlog
 import uvloop
@@ -21,29 +21,64 @@ from contract import logs
 from gateway.balance.policies import POLICIES
 from gateway.config import Config
 from gateway.control.plane import ControlPlane
-from gateway.fleet.health import Order
+from gateway.control.processes import ProcessCalls, Processes, UpgradeError
+from gateway.control.reload import Apply, Reloader
+from gateway.control.security import Security
+from gateway.control.tasks import Tasks
 from gateway.fleet.registry import SliceRegistry
-from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
-from gateway.relay.core import RelayCore
-from gateway.relay.http1.downstream import Downstream as HttpDownstream
-from gateway.relay.http1.stock import Stocks
-from gateway.relay.http2.downstream import Downstream as GrpcDownstream
-from gateway.relay.http2.links import Links
-from gateway.relay.listener import Listener
+from gateway.relay.composed import Composer as RelayComposer
+from gateway.triton.composer import Composer
+from gateway.triton.crew import CallTimeouts
+from gateway.workers import takeover
+from gateway.workers.alone import Alone
+from gateway.workers.doors import Doors
+from gateway.workers.supervisor import Supervisor
+from gateway.workers.takeover import Predecessor
 
 log = structlog.get_logger()
 
-EXIT_OK = 0
-EXIT_CANNOT_START = 2
+EXIT_OK: Final = 0
+EXIT_CANNOT_START: Final = 2
+LINGER_S: Final = 10.0
+"""After an upgrade, for HTTP/1.1 clients to send the next request on a connection they have."""
 
 
-def run(config: Config) -> int:
-    """Run the gateway until it is told to stop; return the exit code."""
+class Front(Processes, Protocol):
+    """What serves clients: a data plane in this process, or workers that have one each."""
+
+    draining: bool
+
+    async def start(self, doors: Doors) -> None:
+        """Serve at these doors. Raises OSError when that cannot be."""
+
+    async def stop(self, limit_s: float, linger_s: float = 0.0) -> int:
+        """Drain and end; return how many clients were cut off."""
+
+    def cut_off(self) -> None:
+        """Close every client connection now."""
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what a reload has changed."""
+
+    def use_composer(self, composer: RelayComposer) -> None:
+        """Answer with it what no slice can answer alone; called before `start`."""
+
+
+def run(config: Config, path: Path, predecessor: Predecessor | None = None) -> int:
+    """
+    Run the gateway until it is told to stop; return the exit code.
+
+    Args:
+        path: Where `config` was read from.
+        predecessor: The gateway that this one is to replace.
+    """
     logs.configure(config.log.level, config.log.format)
     _raise_descriptor_limit()
+    for number in (signal.SIGHUP, signal.SIGUSR2):  # until there is something to reload or replace
+        signal.signal(number, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, path, predecessor))
 
 
 def _raise_descriptor_limit() -> None:
@@ -53,121 +88,156 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config) -> int:
-    gateway = Gateway(config)
+async def _serve(config: Config, path: Path, predecessor: Predecessor | None) -> int:
+    gateway = Gateway(config, path)
     try:
-        await gateway.start()
+        await gateway.start(predecessor)
     except OSError as error:
         print(f"mig-gateway: {error}", file=sys.stderr)  # noqa: T201 - the command's own answer
         await gateway.stop(at_once=True)
+        if predecessor is not None:
+            predecessor.failed(str(error))
         return EXIT_CANNOT_START
-    stopping, at_once = _watch_signals()
-    await stopping.wait()
-    drain = asyncio.ensure_future(gateway.stop(at_once=False))
-    hurry = asyncio.ensure_future(at_once.wait())
-    await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
-    if not drain.done():
-        gateway.cut_off()
-    await drain
-    hurry.cancel()
+    await gateway.run()
     return EXIT_OK
-
-
-def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Return (set by the first SIGTERM or SIGINT, set by the second)."""
-    first, second = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        (second if first.is_set() else first).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return first, second
 
 
 class Gateway:
     """Both planes, joined."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, path: Path) -> None:
+        """Raises ConfigError when a token or certificate cannot be read."""
         loop = asyncio.get_running_loop()
         self._config = config
-        self._clock: Callable[[], float] = loop.time
-        self._counters = Counters()
+        counters = Counters()
+        security = Security(config)
         self.registry = SliceRegistry(
-            POLICIES[config.balancing.policy], config.health.thresholds(), self._clock
-        )
-        self._core = RelayCore(
-            loop,
-            self.registry,
-            self._counters,
-            config.limits.values(),
-            config.timeouts.values(),
-            self._check_soon,
-        )
-        self._stocks = Stocks(self._core, self._core.slabs)
-        self._links = Links(self._core)
-        self._listener = Listener(
-            self._core,
-            http1=lambda: HttpDownstream(self._stocks.shared),
-            http2=lambda: cast("asyncio.Protocol", GrpcDownstream(self._core, self._links)),
-        )
+            POLICIES[config.balancing.policy], config.health.thresholds(), loop.time,
+            config.ejection.values(),
+        )  # fmt: skip
         self._control = ControlPlane(
-            config, self.registry, self._counters, lambda: self._core.draining
+            config, self.registry, counters, lambda: self._front.draining, security
         )
-        self.registry.listeners.append(self)
+        self._front: Front
+        check_soon = self._control.check_soon
+        if config.workers == 1:
+            self._front = Alone(config, self.registry, counters, check_soon, security.data_tls)
+        else:
+            self._front = Supervisor(config, self.registry, counters, check_soon)
+        triton = config.triton
+        self._composer = Composer(
+            self.registry,
+            config.state_file.with_name(f"{config.state_file.stem}-journal.json"),
+            CallTimeouts(triton.call_timeout, triton.load_timeout),
+            self._control.check_now,
+        )
+        self._control.use_composer(self._composer, self._composer.slice_metrics)
+        self._front.use_composer(self._composer)
+        self._control.serve_processes(ProcessCalls(self._front, self.upgrade))
+        targets = [security, *self._control.reload_targets, Apply(self._front.reconfigure)]
+        self._reloader = Reloader(path, config, targets, self._control.settle)
+        self._control.serve_reloads(self._reloader)
+        self._doors: Doors | None = None
+        self._tasks = Tasks()
+        self._upgrading = False
+        self._replaced = False
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
 
-    async def start(self) -> None:
-        """Start both planes. Raises OSError when a port cannot be had."""
-        self._core.deadlines.start()
-        await self._control.start()
-        await self._listener.start(self._config.listen)
-        # What lives now lives for good: the collector need not look at it again, and what
-        # requests make is freed by its reference count, so it may look seldom.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+    async def start(self, predecessor: Predecessor | None = None) -> None:
+        """Start both planes. Raises OSError when a port cannot be had or no worker starts."""
+        config = self._config
+        admin = predecessor.admin if predecessor else []
+        taken_over = predecessor.doors if predecessor else {}
+        self._doors = Doors.open(config.listen, config.workers, taken_over)
+        self._composer.start()
+        await self._control.start(admin=not admin)
+        await self._front.start(self._doors)
+        if admin:
+            await self._control.take_over_admin(admin)
         log.info(
             "gateway.started",
-            listen=[str(endpoint) for endpoint in self._config.listen],
-            admin=str(self._config.admin.listen),
+            listen=[str(endpoint) for endpoint in config.listen],
+            admin=str(config.admin.listen),
             slices=len(self.registry.slices),
-            policy=self._config.balancing.policy,
+            policy=config.balancing.policy,
+            workers=config.workers,
+            replaces=predecessor is not None,
         )
+        self._watch_signals()
+        if predecessor is not None:
+            predecessor.serving()
+        takeover.notify_service_manager()
+
+    async def run(self) -> None:
+        """Serve until a signal or a successor ends it."""
+        await self._stop.wait()
+        stopping = asyncio.ensure_future(self.stop(at_once=False))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            self._front.cut_off()
+        await stopping
+        hurry.cancel()
 
     async def stop(self, *, at_once: bool) -> None:
         """Drain within `timeouts.drain`, or cut everything off at once, then end both planes."""
-        core = self._core
-        core.draining = True
-        log.info("gateway.stopping", clients=len(core.clients), in_flight=core.in_flight)
-        self._listener.close()
-        for client in list(core.clients):
-            client.drain()
-        limit_s = 0.0 if at_once else self._config.timeouts.values().drain_s
-        deadline_s = self._clock() + limit_s
-        while core.clients and self._clock() < deadline_s:  # noqa: ASYNC110 - once, at the end
-            await asyncio.sleep(0.02)
-        cut = len(core.clients)
-        self.cut_off()
-        while core.clients and self._clock() < deadline_s + 1.0:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        self._stocks.close()
-        self._links.close()
-        await core.dialer.stop()
-        core.deadlines.stop()
+        limit_s = 0.0 if at_once else self._reloader.current.timeouts.values().drain_s
+        workers = self._front.workers()
+        log.info(
+            "gateway.stopping",
+            clients=sum(worker.connections for worker in workers),
+            in_flight=sum(worker.in_flight for worker in workers),
+        )
+        cut = await self._front.stop(limit_s, LINGER_S if self._replaced else 0.0)
+        if self._doors is not None:
+            self._doors.close()
+        await self._tasks.stop()
+        await self._reloader.stop()
+        await self._composer.close()
         await self._control.stop()
         log.info("gateway.stopped", cut_off=cut)
 
-    def cut_off(self) -> None:
-        """Close every client connection now."""
-        for client in list(self._core.clients):
-            client.abort()
+    async def upgrade(self, asked_by: str) -> int:
+        """
+        Start a new gateway in place of this one; return its process id when it serves.
 
-    def slice_changed(self, member: Slice, event: str, reason: str) -> None:
-        """Close pooled connections to a slice that is out of service, moved or gone."""
-        if event in ("removed", "changed") or (event == "order" and member.order is Order.DISABLED):
-            self._stocks.close_slice(member)
-            self._links.close_slice(member)
+        Raises:
+            UpgradeError: It could not be started, and this one goes on; or one is under way.
+        """
+        if self._upgrading or self._stop.is_set() or self._doors is None:
+            raise UpgradeError("it is being replaced or stopped already")
+        self._upgrading = True
+        numbers = self._doors.numbers
+        log.info("gateway.upgrade_begun", asked_by=asked_by)
+        try:
+            pid = await self._control.hand_over(
+                lambda admin: takeover.start_successor(numbers, admin)
+            )
+        except UpgradeError as error:
+            log.error("gateway.upgrade_failed", reason=str(error), hint="this gateway goes on")
+            raise
+        finally:
+            self._upgrading = False
+        log.info("gateway.upgraded", successor=pid)
+        self._replaced = True
+        self._stop.set()
+        return pid
 
-    def _check_soon(self, member: Slice) -> None:
-        self._control.check_soon(member)
+    async def _upgrade_by_signal(self) -> None:
+        try:
+            await self.upgrade("SIGUSR2")
+        except UpgradeError:
+            pass  # logged
+
+    def _told_to_stop(self) -> None:
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.soon)
+        loop.add_signal_handler(
+            signal.SIGUSR2, lambda: self._tasks.start(self._upgrade_by_signal(), "upgrade")
+        )

@@ -1,11 +1,11 @@
-"""`mig-gateway`: serve | check | slices."""
+"""`mig-gateway`: serve | check | slices | reload | upgrade."""
 
 import argparse
 import json
+import os
+import ssl
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,20 +15,22 @@ from rich.table import Table
 from rich.text import Text
 
 from contract.slice_spec import Endpoint
+from gateway import tls
+from gateway.admin_client import DEFAULT_ADMIN, AdminClient, CallError
 from gateway.config import Config, ConfigError, load
+from gateway.config_security import TlsSection, UnixSocket
+from gateway.control import auth
+from gateway.control.security import Secrets
 from gateway.quantities import duration_s
 
 REFUSED: Final = 1
 """The gateway said no, or could not be reached."""
 MISUSED: Final = 2
 """The command line or the configuration file is wrong; argparse uses the same."""
-DEFAULT_ADMIN: Final = "http://127.0.0.1:9001"
 ANSWER_S: Final = 10.0
-ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
-
-
-class CallError(Exception):
-    """An admin call failed; the message is one sentence for the terminal."""
+UPGRADE_S: Final = 90.0
+"""More than a gateway waits for its successor; see workers.takeover.READY_S."""
+TOKEN_VARIABLE: Final = "MIG_GATEWAY_TOKEN"  # noqa: S105 (its name, not its value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return MISUSED
     except CallError as error:
-        print(f"mig-gateway: {error}", file=sys.stderr)
+        print("\n".join([f"mig-gateway: {error}", *error.details[1:]]), file=sys.stderr)
         return REFUSED
 
 
@@ -71,11 +73,44 @@ def _parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="even if it is the last slice that can serve"
     )
     slices.add_argument("--json", action="store_true", help="print the gateway's answer as it is")
-    where = slices.add_mutually_exclusive_group()
-    where.add_argument("--admin", metavar="URL", help=f"the admin API (default {DEFAULT_ADMIN})")
-    where.add_argument("--config", type=Path, metavar="FILE", help="take its address from there")
+    _add_admin_options(slices)
     slices.set_defaults(command=_slices)
+    reload = commands.add_parser(
+        "reload", help="let a running gateway read its configuration file again"
+    )
+    reload.add_argument("--json", action="store_true", help="print the gateway's answer as it is")
+    _add_admin_options(reload)
+    reload.set_defaults(command=_reload)
+    _upgrade_options(commands)
     return parser
+
+
+def _upgrade_options(commands: Any) -> None:
+    upgrade = commands.add_parser(
+        "upgrade", help="let a running gateway start itself anew, perhaps in a newer version"
+    )
+    _add_admin_options(upgrade)
+    upgrade.set_defaults(command=_upgrade)
+
+
+def _add_admin_options(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--admin", metavar="URL",
+        help=f"the admin API, http://…, https://… or unix:/path (default {DEFAULT_ADMIN})",
+    )  # fmt: skip
+    where.add_argument("--config", type=Path, metavar="FILE", help="take its address from there")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE",
+        help=f"the token to show, where one is asked for (default: ${TOKEN_VARIABLE})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="who signed the gateway's certificate (PEM)"
+    )
+    parser.add_argument(
+        "--cert", type=Path, metavar="FILE", help="our own certificate, where one is asked for"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
 
 
 def _duration(text: str) -> float:
@@ -89,15 +124,22 @@ def _duration(text: str) -> float:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    config = load(arguments.config)
     # Here, not above: uvloop and the relay are no business of `check` and `slices`.
     from gateway import app
+    from gateway.workers.takeover import predecessor
 
-    return app.run(config)
+    before = predecessor()
+    try:
+        return app.run(load(arguments.config), arguments.config, before)
+    except ConfigError as error:
+        if before is not None:
+            before.failed(str(error))
+        raise
 
 
 def _check(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
+    _read_secrets(arguments.config, config)
     for warning in config.warnings:
         print(f"{arguments.config}: warning: {warning}", file=sys.stderr)
     print(f"{arguments.config}: fine")
@@ -106,10 +148,18 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _read_secrets(path: Path, config: Config) -> None:
+    """Raises ConfigError when a token or certificate that the configuration names is no good."""
+    try:
+        Secrets.of(config)
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {message}" for message in error.errors]) from None
+
+
 def _summary(config: Config) -> list[str]:
     lines = [
-        f"listen      {', '.join(str(endpoint) for endpoint in config.listen)}",
-        f"admin       {config.admin.listen}",
+        f"listen      {', '.join(str(endpoint) for endpoint in config.listen)}{_tls(config.tls)}",
+        f"admin       {config.admin.listen}{_tls(config.admin.tls)}{_tokens(config)}",
         f"policy      {config.balancing.policy}",
     ]
     lines += [
@@ -123,13 +173,25 @@ def _summary(config: Config) -> list[str]:
     return lines
 
 
+def _tls(section: TlsSection | None) -> str:
+    if section is None:
+        return ""
+    clients = f", clients signed by {section.client_ca}" if section.client_ca else ""
+    return f" (TLS {section.min_version} or newer{clients})"
+
+
+def _tokens(config: Config) -> str:
+    named = [f"{token.name} may {token.role}" for token in config.admin.tokens]
+    return f" ({', '.join(named)})" if named else ""
+
+
 # --- slices -----------------------------------------------------------------------------------
 
 
 def _slices(arguments: argparse.Namespace) -> int:
-    base = _admin_url(arguments)
+    admin = _admin(arguments)
     if arguments.verb is None:
-        answer = _call(base, "GET", "/v1/slices", ANSWER_S)
+        answer = admin.call("GET", "/v1/slices", ANSWER_S)
         if arguments.json:
             print(json.dumps(answer, indent=2))
         else:
@@ -140,10 +202,10 @@ def _slices(arguments: argparse.Namespace) -> int:
     if arguments.name is None:
         print(f"mig-gateway slices {arguments.verb}: NAME is missing", file=sys.stderr)
         return MISUSED
-    return _order(base, arguments)
+    return _order(admin, arguments)
 
 
-def _order(base: str, arguments: argparse.Namespace) -> int:
+def _order(admin: AdminClient, arguments: argparse.Namespace) -> int:
     query = {}
     if arguments.wait is not None:
         query["wait"] = f"{arguments.wait:.3f}s"
@@ -151,7 +213,7 @@ def _order(base: str, arguments: argparse.Namespace) -> int:
         query["force"] = "true"
     name = urllib.parse.quote(arguments.name, safe="")
     path = f"/v1/slices/{name}/{arguments.verb}?{urllib.parse.urlencode(query)}"
-    answer = _call(base, "POST", path.rstrip("?"), ANSWER_S + (arguments.wait or 0.0))
+    answer = admin.call("POST", path.rstrip("?"), ANSWER_S + (arguments.wait or 0.0))
     in_flight = _fields(answer, "in_flight")
     if arguments.json:
         print(json.dumps(answer, indent=2))
@@ -164,45 +226,74 @@ def _order(base: str, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _admin_url(arguments: argparse.Namespace) -> str:
-    if arguments.config is not None:
-        listen = load(arguments.config).admin.listen
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
-        return f"http://{Endpoint(host, listen.port)}"
-    url: str = arguments.admin or DEFAULT_ADMIN
-    if "://" not in url:
-        url = f"http://{url}"
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise CallError(f"{url!r} is no http address; write http://host:port")
-    return url.rstrip("/")
+# --- reload -----------------------------------------------------------------------------------
 
 
-def _call(base: str, method: str, path: str, timeout_s: float) -> dict[str, Any]:
-    """Make one admin call; return its JSON answer. Raises CallError with the gateway's own words."""
-    request = urllib.request.Request(base + path, method=method)  # noqa: S310 (scheme was checked)
-    # Not through a proxy of the environment: the admin API is near, and a proxy is not meant.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _reload(arguments: argparse.Namespace) -> int:
+    answer = _admin(arguments).call("POST", "/v1/reload", ANSWER_S)
+    if arguments.json:
+        print(json.dumps(answer, indent=2))
+        return 0
+    changed, waiting = _fields(answer, "changed"), _fields(answer, "needs_restart")
+    print(f"read again: {len(changed)} changed" if changed else "read again: nothing changed")
+    for change in changed:
+        print(f"  {_change(change)}")
+    if waiting:
+        print(f"{len(waiting)} in force only after a restart")
+    for change in waiting:
+        print(f"  {_change(change)}")
+    return 0
+
+
+def _change(change: dict[str, Any]) -> str:
+    before, after = (_value(change[key]) for key in ("before", "after"))
+    return f"{change['key']}: {before} -> {after}"
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+# --- upgrade ----------------------------------------------------------------------------------
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    answer = _admin(arguments).call("POST", "/v1/upgrade", UPGRADE_S)
+    print(f"process {_fields(answer, 'pid')} serves; the old one finishes what it has")
+    return 0
+
+
+# --- calling ----------------------------------------------------------------------------------
+
+
+def _admin(arguments: argparse.Namespace) -> AdminClient:
+    """Return the admin API that the command line means. Raises CallError, ConfigError."""
+    url = _config_url(arguments.config) if arguments.config else arguments.admin or DEFAULT_ADMIN
+    context: ssl.SSLContext | None = None
     try:
-        with opener.open(request, timeout=timeout_s) as answer:
-            document = json.loads(answer.read(ANSWER_BYTES_MAX))
-    except urllib.error.HTTPError as error:
-        with error:
-            raise CallError(_said(error)) from None
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        why = getattr(error, "reason", None) or error
-        raise CallError(
-            f"no gateway's admin API at {base} ({why}); is it running, and is this its address?"
-        ) from None
-    if not isinstance(document, dict):
-        raise CallError(f"{base} is no gateway's admin API: it answered no JSON object")
-    return document
+        if url.startswith("https:"):
+            context = tls.client_context(arguments.ca, arguments.cert, arguments.key)
+        return AdminClient(url, _token(arguments), context)
+    except tls.TlsError as error:
+        raise CallError(f"--{error}") from None
+    except ValueError as error:
+        raise CallError(str(error)) from None
 
 
-def _said(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.loads(error.read(ANSWER_BYTES_MAX))["error"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{error.url} answered {error.code} {error.reason}"
+def _config_url(path: Path) -> str:
+    admin = load(path).admin
+    if isinstance(admin.listen, UnixSocket):
+        return str(admin.listen)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.listen.host, admin.listen.host)
+    return f"{'https' if admin.tls else 'http'}://{Endpoint(host, admin.listen.port)}"
+
+
+def _token(arguments: argparse.Namespace) -> str | None:
+    """Return the token to show, None for none. Raises ValueError."""
+    if arguments.token_file is not None:
+        return auth.read_token(arguments.token_file)
+    value = os.environ.get(TOKEN_VARIABLE)
+    return auth.checked(value, f"${TOKEN_VARIABLE}") if value else None
 
 
 def _fields(answer: dict[str, Any], key: str) -> Any:

@@ -8,6 +8,7 @@ timeouts are read off gateway.limits: a field added there is a key here.
 
 from dataclasses import Field as DataclassField
 from dataclasses import dataclass, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,10 +16,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     PlainValidator,
+    PrivateAttr,
     ValidationError,
     create_model,
 )
@@ -28,15 +29,20 @@ from contract.logs import LEVELS
 from contract.slice_spec import NAME_PATTERN, Endpoint, SliceSpec
 from gateway.balance.policies import POLICIES
 from gateway.config_errors import ConfigError, messages, read_yaml
+from gateway.config_fields import Duration, EndpointField, PathField, Section
+from gateway.config_health import EjectionSection, HealthSection
 from gateway.config_relations import errors_between, warnings_between
-from gateway.fleet.health import Thresholds
+from gateway.config_security import AdminSection, TlsSection, exposure_warnings
+from gateway.config_triton import TritonSection
+from gateway.forwarding_rules import KEEP, OFF, REQUEST_ID_CHOICES, ForwardingRules, Network
 from gateway.limits import BODY_BYTES_CEILING, KIB, MIB, Limits, Timeouts
-from gateway.quantities import duration_s, size_bytes
+from gateway.quantities import size_bytes
 
 __all__ = ["Config", "ConfigError", "load", "parse"]
 
 LOG_FORMATS: Final = ("auto", "json", "text")
 DAY_S: Final = 86400.0
+WORKERS_MAX: Final = 64
 _INT32_MAX: Final = 2**31 - 1
 
 # Least and most an operator may set; where nothing is said, 1 to 2**31 - 1.
@@ -51,14 +57,6 @@ _LIMIT_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "frame_bytes": (16 * KIB, 16 * MIB - 1),  # RFC 9113 section 4.2
     "continuations": (0, 1024),
 }
-
-
-def _endpoint(value: object) -> Endpoint:
-    if isinstance(value, Endpoint):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f'{value!r} is no address: write "host:port", in quotes')
-    return Endpoint.parse(value)
 
 
 def _policy(value: object) -> str:
@@ -79,25 +77,6 @@ def _slice_name(value: str) -> str:
 def _listed(value: object) -> object:
     """One address stands for a list of one."""
     return [value] if isinstance(value, str) else value
-
-
-def _path(value: object) -> Path:
-    if isinstance(value, Path):
-        return value
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{value!r} is no path of a file")
-    return Path(value)
-
-
-EndpointField = Annotated[Endpoint, PlainValidator(_endpoint)]
-PathField = Annotated[Path, PlainValidator(_path)]
-Duration = Annotated[float, BeforeValidator(duration_s)]
-
-
-class Section(BaseModel):
-    """Part of the configuration: frozen, no unknown keys, no guessing of types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _limit_field(item: "DataclassField[Any]") -> tuple[str, Any]:
@@ -165,40 +144,46 @@ class SliceSection(Section):
         return SliceSpec(self.name, self.http, self.grpc, self.metrics, self.weight)
 
 
-class AdminSection(Section):
-    """Where the admin API listens: this machine only, unless the operator says otherwise."""
-
-    listen: EndpointField = Endpoint("127.0.0.1", 9001)
-
-
 class BalancingSection(Section):
     """Which slice takes the next request."""
 
     policy: Annotated[str, PlainValidator(_policy)] = "least_load"
 
 
-class HealthSection(Section):
-    """
-    How slices are checked; times in seconds.
+def _request_id(value: object) -> str:
+    # YAML reads a bare `off` as false.
+    value = OFF if value is False else value
+    if value in REQUEST_ID_CHOICES:
+        return str(value)
+    raise ValueError(f"{value!r} is no choice; known choices: {', '.join(REQUEST_ID_CHOICES)}")
 
-    Attributes:
-        interval: Between two checks of a slice that is up.
-        timeout: For one check.
-        rise: Passes before a slice that was down is up again.
-        fall: Failures before a slice is down, where the first does not settle it.
-        fast_interval: Between two checks while results disagree with the slice's health.
-        down_interval: Between two checks of a slice that is down.
-    """
 
-    interval: Annotated[Duration, Field(ge=0.05, le=3600)] = 2.0
-    timeout: Annotated[Duration, Field(ge=0.05, le=600)] = 1.0
-    rise: Annotated[int, Field(ge=1, le=100)] = 2
-    fall: Annotated[int, Field(ge=1, le=100)] = 3
-    fast_interval: Annotated[Duration, Field(ge=0.05, le=3600)] = 0.5
-    down_interval: Annotated[Duration, Field(ge=0.05, le=3600)] = 1.0
+def _network(value: object) -> Network:
+    if isinstance(value, Network):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f'{value!r} is no network: write "10.0.0.0/8", in quotes')
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no network such as 10.0.0.0/8: {error}") from None
 
-    def thresholds(self) -> Thresholds:
-        return Thresholds(rise=self.rise, fall=self.fall)
+
+class ForwardingSection(Section):
+    """What slices are told about where a request came from; see gateway.forwarding_rules."""
+
+    via: bool = False
+    x_forwarded_for: bool = False
+    forwarded: bool = False
+    request_id: Annotated[str, PlainValidator(_request_id)] = KEEP
+    trusted_proxies: Annotated[
+        tuple[Annotated[Network, PlainValidator(_network)], ...],
+        BeforeValidator(_listed),
+        Field(strict=False, max_length=1024),
+    ] = ()
+
+    def rules(self) -> ForwardingRules:
+        return ForwardingRules(**dict(self))
 
 
 def _level(value: object) -> str:
@@ -226,23 +211,36 @@ class Config(Section):
 
     Attributes:
         listen: Where clients connect; HTTP/1.1 and HTTP/2 on each.
+        tls: For all of `listen`; plain text when it is not given.
         slices: The fixed slices.
         inventory: The launcher's inventory file, watched for changes.
         state_file: Where the operator's choices are kept across restarts.
+        workers: Processes that serve clients; with 1 the gateway is a single process.
     """
 
     listen: Annotated[
         tuple[EndpointField, ...], BeforeValidator(_listed), Field(min_length=1, strict=False)
     ] = (Endpoint("0.0.0.0", 50050),)
+    tls: TlsSection | None = None
     admin: AdminSection = AdminSection()
     balancing: BalancingSection = BalancingSection()
     slices: Annotated[tuple[SliceSection, ...], Field(strict=False, max_length=512)] = ()
     inventory: PathField | None = None
     health: HealthSection = HealthSection()
+    ejection: EjectionSection = EjectionSection()
     limits: Annotated[LimitsSection, ReadAs(_Limits)] = _Limits()
     timeouts: Annotated[TimeoutsSection, ReadAs(_Timeouts)] = _Timeouts()
+    forwarding: ForwardingSection = ForwardingSection()
+    triton: TritonSection = TritonSection()
     state_file: PathField = Path("run/gateway-state.json")
     log: LogSection = LogSection()
+    workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
+    _text: str = PrivateAttr("")
+
+    @property
+    def text(self) -> str:
+        """What it was read from, for processes that must have the very same."""
+        return self._text
 
     @property
     def specs(self) -> tuple[SliceSpec, ...]:
@@ -252,7 +250,7 @@ class Config(Section):
     @property
     def warnings(self) -> list[str]:
         """What is allowed and yet probably a mistake, one sentence each."""
-        return warnings_between(self.specs)
+        return warnings_between(self.specs) + exposure_warnings(self.admin)
 
 
 def load(path: Path) -> Config:
@@ -285,4 +283,5 @@ def parse(text: str, source: str) -> Config:
     found += errors_between(document, Config())
     if config is None or found:
         raise ConfigError([f"{source}: {message}" for message in found])
+    config._text = text
     return config

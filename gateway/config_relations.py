@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from contract.slice_spec import Endpoint, SliceSpec
+from gateway.config_security import UnixSocket, exposure_errors
 
 _EVERY: Final = frozenset({"0.0.0.0", "::"})
 _SELF: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -18,7 +19,7 @@ class AdminDefault(Protocol):
     """Where the admin API listens when the file does not say."""
 
     @property
-    def listen(self) -> Endpoint: ...
+    def listen(self) -> Endpoint | UnixSocket: ...
 
 
 class Defaults(Protocol):
@@ -37,10 +38,15 @@ def errors_between(document: dict[str, Any], defaults: Defaults) -> list[str]:
     found = []
     if not entries and not document.get("inventory"):
         found.append("neither slices nor inventory is given; at least one of them is needed")
-    found += _names(slices)
+    found += _names("slices", slices)
     listens = _listens(document, defaults)
     found += _conflicts(listens)
     found += _loops(slices, listens)
+    section = document.get("admin")
+    if isinstance(section, dict):
+        tokens = section.get("tokens")
+        found += _names("admin.tokens", tokens if isinstance(tokens, list) else [])
+        found += exposure_errors(section)
     return found
 
 
@@ -56,15 +62,15 @@ def warnings_between(slices: Sequence[SliceSpec]) -> list[str]:
     return found
 
 
-def _names(slices: list[Any]) -> list[str]:
+def _names(key: str, entries: list[Any]) -> list[str]:
     seen: dict[str, int] = {}
     found = []
-    for index, entry in enumerate(slices):
+    for index, entry in enumerate(entries):
         name = entry.get("name") if isinstance(entry, dict) else None
         if isinstance(name, str):
             first = seen.setdefault(name, index)
             if first != index:
-                found.append(f"slices[{index}].name is {name!r}, and so is slices[{first}].name")
+                found.append(f"{key}[{index}].name is {name!r}, and so is {key}[{first}].name")
     return found
 
 
@@ -81,7 +87,7 @@ def _listens(document: dict[str, Any], defaults: Defaults) -> list[tuple[str, En
     section = document.get("admin")
     given = section.get("listen") if isinstance(section, dict) else None
     admin = defaults.admin.listen if given is None else _endpoint(given)
-    if admin is not None:
+    if isinstance(admin, Endpoint):
         listens.append(("admin.listen", admin))
     return listens
 

@@ -78,6 +78,9 @@ OVERLOADED: Final = Fault(
     "overloaded", 503, GRPC_RESOURCE_EXHAUSTED, "the gateway holds all it may; try again later"
 )
 SHUTTING_DOWN: Final = Fault("shutting_down", 503, GRPC_UNAVAILABLE, "Server exiting")
+COMPOSER_FAILED: Final = Fault(
+    "composer_failed", 500, GRPC_INTERNAL, "the gateway made a mistake; its log says which"
+)
 ANSWER_TIMEOUT: Final = Fault(
     "answer_timeout", 504, GRPC_DEADLINE_EXCEEDED, "the slice did not answer in time"
 )

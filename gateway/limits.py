@@ -43,6 +43,8 @@ class Limits:
         continuations: CONTINUATION frames of one header block.
         control_burst, control_per_s: Budget for frames that make us work and carry no request:
             PING, SETTINGS, PRIORITY, empty DATA, unknown and surplus WINDOW_UPDATE frames.
+        composed_calls: Calls under way that all slices answer together (loads, statistics);
+            503; RESOURCE_EXHAUSTED.
         reset_burst, reset_per_s: Budget for streams reset early, by either side.
     """
 
@@ -65,6 +67,7 @@ class Limits:
     continuations: int = 8
     control_burst: int = 1000
     control_per_s: int = 50
+    composed_calls: int = 64
     reset_burst: int = 200
     reset_per_s: int = 33
 
@@ -76,6 +79,7 @@ class Timeouts:
 
     Attributes:
         connect_s: TCP connection to a slice. The slices are near.
+        handshake_s: For a client to agree on TLS, where it is spoken.
         head_s: From the first byte of a request head to its last. 408.
         idle_s: Between requests on a client's kept-alive connection.
         body_idle_s: Between two pieces of a request's body. 408.
@@ -92,6 +96,7 @@ class Timeouts:
     """
 
     connect_s: float = 1.0
+    handshake_s: float = 5.0
     head_s: float = 10.0
     idle_s: float = 75.0
     body_idle_s: float = 30.0

@@ -130,6 +130,7 @@ class ChoiceKeeper:
         self._registry = registry
         self._choices = Choices()
         self._writing = asyncio.Lock()
+        self._retired = False
         self._foreign = False  # the file is not ours and could not be set aside
 
     @property
@@ -188,6 +189,39 @@ class ChoiceKeeper:
         if name != self.policy:
             self._use(name, reason)
 
+    def reconfigure(self, configured_policy: str) -> None:
+        """
+        Take over what a reload says: a policy that it has changed replaces one chosen live.
+
+        `forget_stale()` then brings the file up to date.
+        """
+        if configured_policy != self._configured:
+            self._configured = configured_policy
+            if configured_policy != self.policy:
+                self._use(configured_policy, "the configuration was changed")
+
+    async def forget_stale(self) -> None:
+        """
+        Forget a policy that was chosen while another was configured.
+
+        Where the file cannot be written that is logged, and done with the next choice.
+        """
+        async with self._writing:
+            choice = self._choices
+            if choice.policy is None or choice.configured == self._configured:
+                return
+            log.warning(
+                "policy.choice_dropped", chosen=choice.policy, configured=self._configured,
+                reason="the configuration names another policy than when this one was chosen",
+            )  # fmt: skip
+            self._choices = replace(choice, policy=None, configured=None)
+            if self._configured != self.policy:
+                self._use(self._configured, "the configuration was changed")
+            try:
+                await asyncio.to_thread(write_atomically, self.path, self._choices.dump())
+            except OSError as error:
+                log.error("choices.not_written", path=str(self.path), reason=str(error))
+
     def _use(self, name: str, reason: str) -> None:
         before, self.policy = self.policy, name
         self._registry.set_policy(POLICIES[name])
@@ -198,7 +232,13 @@ class ChoiceKeeper:
         if order is not None:
             self._registry.order(member, order, "the operator's choice, kept from before")
 
+    def retire(self) -> None:
+        """Make no more choices: another gateway has taken over, and has read the file."""
+        self._retired = True
+
     async def _write(self, choices: Choices) -> None:
+        if self._retired:
+            raise OSError(errno.ESTALE, "a newer gateway has taken over; ask again")
         if self._foreign:
             raise OSError(errno.EEXIST, "holds something that the gateway did not write")
         if choices != self._choices or not self.path.exists():

@@ -13,6 +13,8 @@ import structlog
 
 from contract import inventory
 from contract.slice_spec import SliceSpec
+from gateway.config import Config, ConfigError
+from gateway.control.reload import Step
 from gateway.fleet.registry import SliceRegistry
 
 log = structlog.get_logger()
@@ -62,6 +64,10 @@ class InventorySource:
         self._seen: Signature | None = None
         self._asked = False
 
+    @property
+    def path(self) -> Path:
+        return self._path
+
     def poll(self) -> tuple[SliceSpec, ...]:
         # The signature is taken before the file is read: a change in between is seen next time.
         signature = self._signature()
@@ -90,6 +96,24 @@ class InventorySource:
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
+def configured_sources(config: Config, known: Sequence[InventorySource] = ()) -> list["Source"]:
+    """
+    Return the sources that `config` names, the one that wins a clash of names first.
+
+    Args:
+        known: Those in use: one that is named again goes on with what it has read.
+    """
+    sources: list[Source] = [StaticSource(config.specs)]
+    if config.inventory is not None:
+        same = [source for source in known if source.path == config.inventory]
+        sources.append(same[0] if same else InventorySource(config.inventory))
+    return sources
+
+
+def _poll(sources: Sequence[Source]) -> list[tuple[str, tuple[SliceSpec, ...]]]:
+    return [(source.name, source.poll()) for source in sources]
+
+
 class Discovery:
     """Asks the sources in turn and keeps the registry equal to what they say together."""
 
@@ -98,6 +122,34 @@ class Discovery:
         self._sources = tuple(sources)
         self._current: tuple[SliceSpec, ...] | None = None
         self._clashes: frozenset[tuple[str, str]] = frozenset()
+        self._asking = asyncio.Lock()
+
+    def prepare(self, config: Config) -> Step:
+        """
+        Make the sources those of `config`; as a ReloadTarget.
+
+        An inventory under another name must be there already, unlike at the start: its slices take
+        the place of those that serve now.
+
+        Raises:
+            ConfigError: It is not, or cannot be used.
+        """
+        known = [source for source in self._sources if isinstance(source, InventorySource)]
+        if config.inventory is not None and config.inventory not in [one.path for one in known]:
+            try:
+                inventory.load(config.inventory)
+            except FileNotFoundError:
+                raise ConfigError(
+                    [f"inventory: there is no {config.inventory}, and its slices would replace "
+                     "those that serve now"]
+                ) from None  # fmt: skip
+            except inventory.InventoryError as error:
+                raise ConfigError([f"inventory: {error}"]) from None
+        sources = configured_sources(config, known)
+        return Step(lambda: self._use(sources))
+
+    def _use(self, sources: Sequence[Source]) -> None:
+        self._sources = tuple(sources)
 
     async def run(self) -> None:
         """Ask again and again, until cancelled."""
@@ -110,15 +162,16 @@ class Discovery:
 
     async def round(self) -> None:
         """Ask every source once and carry out what has changed."""
-        # In a thread: a file system may hang, and the relay shares this loop.
-        found = await asyncio.to_thread(self._poll)
-        specs = self._merge(found)
-        if specs != self._current:
-            self._current = specs
-            self._registry.replace(specs)
-
-    def _poll(self) -> list[tuple[str, tuple[SliceSpec, ...]]]:
-        return [(source.name, source.poll()) for source in self._sources]
+        async with self._asking:
+            # In a thread: a file system may hang, and the relay shares this loop.
+            sources = self._sources
+            found = await asyncio.to_thread(_poll, sources)
+            if sources is not self._sources:
+                return  # a reload came in between, and asks again itself
+            specs = self._merge(found)
+            if specs != self._current:
+                self._current = specs
+                self._registry.replace(specs)
 
     def _merge(self, found: Sequence[tuple[str, tuple[SliceSpec, ...]]]) -> tuple[SliceSpec, ...]:
         """Join the sources' slices; where two give one name, the earlier source's slice stands."""

@@ -28,12 +28,20 @@ Sample = tuple[str, Labels, float]
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
-    """The gateway's own process: CPU seconds since its start, bytes, open descriptors."""
+    """
+    The gateway's own processes together: CPU seconds since its start, bytes, open descriptors.
+
+    Attributes:
+        workers: Processes that serve clients at the moment.
+        restarts: How often one of them had to be replaced.
+    """
 
     cpu_s: float
     rss_bytes: int
     open_fds: int
     uptime_s: float
+    workers: int = 1
+    restarts: int = 0
 
 
 class Page:
@@ -64,6 +72,8 @@ def exposition(
     checks: Mapping[str, tuple[int, int]],
     process: ProcessFigures,
     build: Labels,
+    changes: Mapping[tuple[str, str], int] | None = None,
+    panicking: bool = False,
 ) -> str:
     """
     Return the whole page.
@@ -74,10 +84,25 @@ def exposition(
         checks: For each slice's name, how many checks it passed and failed.
         process: The gateway's own figures.
         build: Labels of `build_info`.
+        changes: (slice, event) → how often.
+        panicking: Slices are asked that are not well, because no other is.
     """
     page = Page()
     page.family("build_info", "gauge", "What runs here; always 1.", [("", build, 1)])
     _slices(page, list(members), checks)
+    page.family(
+        "slice_changes_total", "counter", "Changes of the slice, as GET /v1/events tells them.",
+        [
+            ("", {"slice": name, "event": event}, value)
+            for (name, event), value in sorted((changes or {}).items())
+        ],
+    )  # fmt: skip
+    page.single(
+        "panic",
+        "gauge",
+        "1 while slices are asked that are not well, because no other is.",
+        panicking,
+    )
     _counters(page, counters)
     _process(page, process)
     return page.text
@@ -194,6 +219,8 @@ def _process(page: Page, process: ProcessFigures) -> None:
     page.single("process_cpu_seconds_total", "counter", "CPU time, user and system.", process.cpu_s)
     page.single("process_resident_memory_bytes", "gauge", "Resident memory.", process.rss_bytes)
     page.single("process_open_fds", "gauge", "Open file descriptors.", process.open_fds)
+    page.single("workers", "gauge", "Processes that serve clients.", process.workers)
+    page.single("worker_restarts_total", "counter", "Workers replaced.", process.restarts)
     page.single("uptime_seconds", "gauge", "Since the gateway's start.", process.uptime_s)
 
 

@@ -7,12 +7,15 @@ decides what follows from them.
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
 
-from gateway.config import HealthSection
+from gateway.config_health import HealthSection
+from gateway.control.joining import Preparer, joined
 from gateway.control.probes import CheckNotMadeError, Probe
 from gateway.control.tasks import Tasks
 from gateway.fleet.health import DOWN, UP, CheckResult, State
@@ -25,7 +28,7 @@ JITTER: Final = 0.1
 """Share of an interval by which checks are moved about, so that many gateways do not fall in step."""
 GAP_S: Final = 0.1
 """Least time from one check's end to the next, however often the relay asks for one."""
-DECAY_TICK_S: Final = 0.5
+TICK_S: Final = 0.5
 GOLDEN_RATIO: Final = 0.618034
 
 
@@ -39,6 +42,9 @@ class Watch:
         wake: Set to check now instead of when the interval is over.
         recording: A result is being taken in; what changes now is that check's own doing.
         not_made: The last check could not be made.
+        begun, taken: Numbers of the check begun last and of the one whose result was taken in
+            last; checks may overlap, and what an earlier one saw must not replace what a later
+            one saw.
     """
 
     member: Slice
@@ -48,13 +54,21 @@ class Watch:
     first: asyncio.Event = field(default_factory=asyncio.Event)
     recording: bool = False
     not_made: bool = False
+    begun: int = 0
+    taken: int = 0
 
 
 class HealthChecker:
-    """Checks every slice in its time. A SliceListener: new slices are watched as they appear."""
+    """
+    Checks every slice in its time. A SliceListener: new slices are watched as they appear.
+
+    Attributes:
+        preparer: Brings slices up to date before they are up; None where there is nothing to.
+    """
 
     def __init__(self, registry: SliceRegistry, probe: Probe, settings: HealthSection) -> None:
         self.watches: dict[Slice, Watch] = {}
+        self.preparer: Preparer | None = None
         self._registry = registry
         self._probe = probe
         self._settings = settings
@@ -65,7 +79,7 @@ class HealthChecker:
     def start(self) -> None:
         """Begin; from here on the registry's changes are followed."""
         self._registry.listeners.append(self)
-        self._tasks.start(self._decay(), "charges decay")
+        self._tasks.start(self._tick(), "what time does to slices")
         for member in self._registry.slices.values():
             self._watch(member)
 
@@ -75,6 +89,12 @@ class HealthChecker:
             self._registry.listeners.remove(self)
         await self._tasks.stop()
         await self._probe.close()
+
+    def configure(self, settings: HealthSection) -> None:
+        """Check by other settings, from each slice's next check on."""
+        self._settings = settings
+        for watch in self.watches.values():
+            watch.wake.set()  # what was hours away may now be seconds
 
     async def first_round(self) -> None:
         """Wait until every slice that is to be checked has been checked once."""
@@ -87,6 +107,12 @@ class HealthChecker:
         watch = self.watches.get(member)
         if watch is not None:
             watch.wake.set()
+
+    async def check_now(self, members: Sequence[Slice]) -> None:
+        """Check `members` and return when the results are taken in: what is seen is newer than
+        the call."""
+        watches = [self.watches[member] for member in members if member in self.watches]
+        await asyncio.gather(*(self._check(watch) for watch in watches))
 
     def slice_changed(self, member: Slice, event: str, reason: str) -> None:
         if event == "added":
@@ -150,8 +176,12 @@ class HealthChecker:
     async def _check(self, watch: Watch) -> None:
         member, spec = watch.member, watch.member.spec
         since_s, answered = member.health.since_s, _answered(member)
+        watch.begun = number = watch.begun + 1
         try:
             result = await self._probe.check(spec, self._settings.timeout)
+            if result.passed and self.preparer is not None:
+                again = partial(self._probe.check, spec, self._settings.timeout)
+                result = await joined(member, result, self.preparer, again)
         except CheckNotMadeError as error:
             self._not_made(watch, str(error))
             return
@@ -169,6 +199,9 @@ class HealthChecker:
             # saw may be older. The next one is at most a fast interval away.
             watch.wake.set()
             return
+        if number < watch.taken:
+            return  # a check that began later has been faster
+        watch.taken = number
         self._record(watch, self._weighed(member, result, _answered(member) - answered))
 
     def _record(self, watch: Watch, result: CheckResult) -> None:
@@ -201,13 +234,13 @@ class HealthChecker:
             watch.not_made = True
             log.error("check.not_made", slice=watch.member.name, reason=why)
 
-    async def _decay(self) -> None:
+    async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         last_s = loop.time()
         while True:
-            await asyncio.sleep(DECAY_TICK_S)
+            await asyncio.sleep(TICK_S)
             now_s = loop.time()
-            self._registry.decay_charges(now_s - last_s)
+            self._registry.tick(now_s - last_s)
             last_s = now_s
 
 

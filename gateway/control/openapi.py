@@ -3,7 +3,9 @@
 from typing import Any, Final
 
 from gateway.balance.policies import POLICIES
+from gateway.control.processes import AWAY, LEAVING, SERVING, STARTING
 from gateway.fleet.health import Order, State
+from gateway.fleet.registry import EVENTS
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
@@ -41,6 +43,19 @@ SCHEMAS: Final[dict[str, Any]] = {
             "http_requests": _COUNT,
             "grpc_requests": _COUNT,
             "failures": _COUNT,
+            "slow_start": {**_NUMBER, "description": "1 but while it comes back."},
+            "ejections": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "model": {**_TEXT, "description": "Empty for the whole slice."},
+                        "phase": {"type": "string", "enum": ["ejected", "due", "trying"]},
+                        "reason": _TEXT,
+                        "remaining_s": _NUMBER,
+                        "times": _COUNT,
+                    }
+                ),
+            },
             "models": {"type": "array", "items": _object({"name": _TEXT, "version": _TEXT})},
             "mig_uuid": _TEXT,
             "profile": _TEXT,
@@ -70,7 +85,52 @@ SCHEMAS: Final[dict[str, Any]] = {
     ),
     "BalancingChange": _object({"policy": {"type": "string", "enum": list(POLICIES)}}),
     "Readiness": _object({"ready": _FLAG, "reason": _TEXT, "routable": _COUNT, "slices": _COUNT}),
+    "Event": _object(
+        {
+            "name": {**_TEXT, "description": "The slice; empty for panic."},
+            "event": {"type": "string", "enum": list(EVENTS)},
+            "from": _TEXT,
+            "to": _TEXT,
+            "state": _TEXT,
+            "model": {**_TEXT, "description": "Empty for the whole slice."},
+            "reason": _TEXT,
+            "time": {"type": "string", "format": "date-time"},
+        }
+    ),
+    "Workers": _object(
+        {
+            "pid": {**_COUNT, "description": "The process that answers here."},
+            "workers": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "index": _COUNT,
+                        "pid": {**_COUNT, "description": "0 while there is none."},
+                        "state": {"type": "string", "enum": [STARTING, SERVING, LEAVING, AWAY]},
+                        "connections": _COUNT,
+                        "in_flight": _COUNT,
+                        "restarts": _COUNT,
+                    }
+                ),
+            },
+        }
+    ),
+    "Upgrade": _object({"pid": _COUNT}),
     "Liveness": _object({"live": _FLAG}),
+    "Reload": _object(
+        {
+            "changed": {"type": "array", "items": {"$ref": "#/components/schemas/Change"}},
+            "needs_restart": {"type": "array", "items": {"$ref": "#/components/schemas/Change"}},
+        }
+    ),
+    "Change": _object(
+        {
+            "key": {"type": "string", "description": "As in the file: limits.streams, slices.s0."},
+            "before": {"description": "Null for not given."},
+            "after": {"description": "Null for not given."},
+        }
+    ),
+    "Mistakes": _object({"error": _TEXT, "errors": {"type": "array", "items": _TEXT}}),
     "Error": _object({"error": _TEXT}),
 }
 
@@ -86,6 +146,14 @@ _FORCE: Final = {
     "in": "query",
     "description": "Also when this is the last slice that can serve.",
     "schema": _FLAG,
+}
+
+
+_LAST_EVENT_ID: Final = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "Go on after this event; 0 for all that is kept; from now on when not given.",
+    "schema": _TEXT,
 }
 
 
@@ -113,11 +181,47 @@ def _get(summary: str, schema: str) -> dict[str, Any]:
     return {"get": {"summary": summary, "responses": {"200": _json("As asked.", schema)}}}
 
 
-def document(version: str) -> dict[str, Any]:
-    """Return the description, OpenAPI 3.1."""
+_RELOAD: Final[dict[str, Any]] = {
+    "summary": "Read the configuration file again",
+    "responses": {
+        "200": _json("Done: what is in force now, and what waits for a restart.", "Reload"),
+        "403": _error("The token may only read, or the call comes from another site's page."),
+        "409": _error("The gateway was not started from a file."),
+        "422": _json("The file, or one that it names, is wrong; nothing was changed.", "Mistakes"),
+    },
+}
+
+_UNKNOWN_CALLER: Final = _error("A token is asked for, and none that is known was shown.")
+_OPEN_TO_ALL: Final = ("/livez", "/readyz")
+
+
+def _secured(paths: dict[str, Any]) -> dict[str, Any]:
+    """Add what every call has in common: the answer to callers without a token."""
+    for path, calls in paths.items():
+        if path not in _OPEN_TO_ALL:
+            for call in calls.values():
+                call["responses"] = {**call["responses"], "401": _UNKNOWN_CALLER}
+    return paths
+
+
+def _slice_paths() -> dict[str, Any]:
     one = _get("One slice", "Slice")
     one["get"]["parameters"] = [_NAME]
     one["get"]["responses"]["404"] = _error("There is no such slice.")
+    return {
+        "/v1/slices": _get("All slices", "Slices"),
+        "/v1/slices/{name}": one,
+        "/v1/slices/{name}/enable": _order_call("Take work again", takes_out=False),
+        "/v1/slices/{name}/drain": _order_call(
+            "No new work; what is in flight finishes; checks go on", takes_out=True
+        ),
+        "/v1/slices/{name}/disable": _order_call(
+            "The same, then out of service: no connections, no checks", takes_out=True
+        ),
+    }
+
+
+def _gateway_paths() -> dict[str, Any]:
     ready = _get("Whether the gateway can serve", "Readiness")
     ready["get"]["responses"]["503"] = _json("It cannot, and why.", "Readiness")
     balancing = _get("The balancing policy in use", "Balancing")
@@ -135,28 +239,55 @@ def document(version: str) -> dict[str, Any]:
     metrics = {"description": "Text format 0.0.4.", "content": {"text/plain": {"schema": _TEXT}}}
     anything = {"application/json": {"schema": {"type": "object"}}}
     return {
+        "/v1/balancing": balancing,
+        "/v1/reload": {"post": _RELOAD},
+        "/v1/workers": _get("The processes that serve clients", "Workers"),
+        "/v1/upgrade": {
+            "post": {
+                "summary": "Start a new gateway in place of this one, on the same sockets",
+                "responses": {
+                    "200": _json("It serves.", "Upgrade"),
+                    "403": _error("The call comes from another site's page."),
+                    "409": _error("It could not be started, and this one goes on."),
+                },
+            }
+        },
+        "/v1/events": {
+            "get": {
+                "summary": "Changes of slices as they happen, as server-sent events",
+                "parameters": [_LAST_EVENT_ID],
+                "responses": {
+                    "200": {
+                        "description": "Each event's data is an Event, as JSON.",
+                        "content": {
+                            "text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}
+                        },
+                    },
+                    "503": _error("As many readers are connected as there may be."),
+                },
+            }
+        },
+        "/metrics": {"get": {"summary": "For Prometheus", "responses": {"200": metrics}}},
+        "/livez": _get("Whether the gateway runs", "Liveness"),
+        "/readyz": ready,
+        "/openapi.json": {
+            "get": {
+                "summary": "This document",
+                "responses": {"200": {"description": "OpenAPI 3.1.", "content": anything}},
+            }
+        },
+    }
+
+
+def document(version: str) -> dict[str, Any]:
+    """Return the description, OpenAPI 3.1."""
+    return {
         "openapi": "3.1.0",
         "info": {"title": "MIG Gateway admin API", "version": version},
-        "paths": {
-            "/v1/slices": _get("All slices", "Slices"),
-            "/v1/slices/{name}": one,
-            "/v1/slices/{name}/enable": _order_call("Take work again", takes_out=False),
-            "/v1/slices/{name}/drain": _order_call(
-                "No new work; what is in flight finishes; checks go on", takes_out=True
-            ),
-            "/v1/slices/{name}/disable": _order_call(
-                "The same, then out of service: no connections, no checks", takes_out=True
-            ),
-            "/v1/balancing": balancing,
-            "/metrics": {"get": {"summary": "For Prometheus", "responses": {"200": metrics}}},
-            "/livez": _get("Whether the gateway runs", "Liveness"),
-            "/readyz": ready,
-            "/openapi.json": {
-                "get": {
-                    "summary": "This document",
-                    "responses": {"200": {"description": "OpenAPI 3.1.", "content": anything}},
-                }
-            },
+        "security": [{}, {"token": []}],
+        "paths": _secured(_slice_paths() | _gateway_paths()),
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
-        "components": {"schemas": SCHEMAS},
     }

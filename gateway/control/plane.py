@@ -1,26 +1,29 @@
 """ControlPlane: everything around the data plane, with one start and one stop."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from contract import logs
 from gateway.config import Config
 from gateway.control.admin import AdminServer
 from gateway.control.choices import ChoiceKeeper
-from gateway.control.discovery import Discovery, InventorySource, Source, StaticSource
+from gateway.control.discovery import Discovery, configured_sources
+from gateway.control.events import EventLog
 from gateway.control.health import HealthChecker
-from gateway.control.probes import PROBES
+from gateway.control.joining import Preparer
+from gateway.control.probes import make_probe
+from gateway.control.processes import ProcessCalls
+from gateway.control.reload import Apply, Reloader, ReloadTarget
+from gateway.control.security import Security
 from gateway.control.tasks import Tasks
-from gateway.fleet.health import Health, Order
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
 
 log = structlog.get_logger()
-
-PROBE: Final = "triton"
 
 
 class ControlPlane:
@@ -28,6 +31,16 @@ class ControlPlane:
     Discovery, checks, the operator's choices and the admin API.
 
     The registry's clock must be the running loop's `time`.
+
+    Args:
+        security: Tokens and certificates; read from what `config` names when None.
+
+    Attributes:
+        reload_targets: What a reload has to tell here.
+        settle: What is to be awaited after that.
+
+    Raises:
+        ConfigError: A token or certificate cannot be read.
     """
 
     def __init__(
@@ -36,21 +49,28 @@ class ControlPlane:
         registry: SliceRegistry,
         counters: Counters,
         is_shutting_down: Callable[[], bool],
+        security: Security | None = None,
     ) -> None:
         self._registry = registry
         self._settings = config.health
         self._tasks = Tasks()
-        self._journal = Journal()
+        self._events = EventLog()
         self._keeper = ChoiceKeeper(config.state_file, registry, config.balancing.policy)
-        self._checker = HealthChecker(registry, PROBES[PROBE](), config.health)
-        self._discovery = Discovery(registry, _sources(config))
+        self._checker = HealthChecker(registry, make_probe(config.health), config.health)
+        self._discovery = Discovery(registry, configured_sources(config))
         self._admin = AdminServer(
-            config.admin.listen, registry, counters, self._checker, self._keeper, is_shutting_down
-        )
+            config.admin.listen, registry, counters, self._checker, self._keeper, is_shutting_down,
+            security or Security(config), self._events,
+        )  # fmt: skip
+        self.reload_targets: list[ReloadTarget] = [self._discovery, Apply(self._configure)]
+        self.settle: list[Callable[[], Awaitable[None]]] = [
+            self._discovery.round,
+            self._keeper.forget_stale,
+        ]
 
-    async def start(self) -> None:
+    async def start(self, *, admin: bool = True) -> None:
         """
-        Start everything, and return once there is something to serve with.
+        Start everything, but for the admin API unless `admin`, and return once there is something to serve with.
 
         That is after the first round of discovery and of checks; a slice that does not answer is
         waited for as long as one check may take, and no longer.
@@ -59,13 +79,14 @@ class ControlPlane:
             OSError: The admin API's address cannot be had; nothing is left running.
         """
         try:
-            # The journal first, so that what the others do to a slice is logged after its coming.
-            self._registry.listeners += [self._journal, self._keeper]
+            self._registry.recorders.append(self._events.record)
+            self._registry.listeners.append(self._keeper)
             self._keeper.load()
             self._checker.start()
             await self._discovery.round()
             self._tasks.start(self._discovery.run(), "discovery")
-            await self._admin.start()
+            if admin:
+                await self._admin.start()
         except BaseException:
             await self.stop()
             raise
@@ -73,59 +94,63 @@ class ControlPlane:
             async with asyncio.timeout(self._settings.timeout):
                 await self._checker.first_round()
         except TimeoutError:
-            pass  # the journal has named those that were found down; the rest stay `starting`
+            pass  # the log has named those that were found down; the rest stay `starting`
 
     async def stop(self) -> None:
         """Stop everything; may be called at any time, and again."""
+        self._events.close()
         await self._admin.stop()
         await self._tasks.stop()
         await self._checker.stop()
-        for listener in (self._journal, self._keeper):
-            if listener in self._registry.listeners:
-                self._registry.listeners.remove(listener)
+        if self._keeper in self._registry.listeners:
+            self._registry.listeners.remove(self._keeper)
+        if self._events.record in self._registry.recorders:
+            self._registry.recorders.remove(self._events.record)
+
+    async def take_over_admin(self, sockets: Sequence[socket.socket]) -> None:
+        """Start the admin API on sockets that our predecessor has listened on."""
+        self._admin.taken_over = sockets
+        await self._admin.start()
+
+    async def hand_over(self, start: Callable[[list[int]], Awaitable[int]]) -> int:
+        """
+        Let `start` bring up our successor, and leave the admin API to it.
+
+        No choice is made meanwhile, and none here after that: the successor has read the file.
+        `start` is given the file descriptors of the admin API; it returns a process id, or raises
+        and nothing has changed.
+        """
+        async with self._keeper.writing:
+            pid = await start(self._admin.numbers)
+            self._keeper.retire()
+            self._admin.hand_over()
+            return pid
+
+    def serve_processes(self, calls: ProcessCalls) -> None:
+        """Tell of the data planes' processes; call it before `start`."""
+        self._admin.processes = calls
+
+    def serve_reloads(self, reloader: Reloader) -> None:
+        """Carry out `POST /v1/reload` from now on."""
+        self._admin.reloader = reloader
+
+    def _configure(self, config: Config) -> None:
+        logs.configure(config.log.level, config.log.format)
+        self._settings = config.health
+        self._checker.configure(config.health)
+        self._registry.set_thresholds(config.health.thresholds())
+        self._registry.ejector.settings = config.ejection.values()
+        self._keeper.reconfigure(config.balancing.policy)
+
+    def use_composer(self, preparer: Preparer, slice_metrics: Callable[[], Awaitable[str]]) -> None:
+        """Let it bring slices up to date, and show the slices' metrics; call it before `start`."""
+        self._checker.preparer = preparer
+        self._admin.slice_metrics = slice_metrics
+
+    async def check_now(self, members: Sequence[Slice]) -> None:
+        """Check `members` and return when the registry knows what was found."""
+        await self._checker.check_now(members)
 
     def check_soon(self, member: Slice) -> None:
         """Check `member` now rather than in its turn; never waits."""
         self._checker.check_soon(member)
-
-
-def _sources(config: Config) -> list[Source]:
-    """Return the sources, the one that wins a clash of names first."""
-    sources: list[Source] = [StaticSource(config.specs)]
-    if config.inventory is not None:
-        sources.append(InventorySource(config.inventory))
-    return sources
-
-
-class Journal:
-    """Logs what changes about slices. A SliceListener."""
-
-    def __init__(self) -> None:
-        self._known: dict[Slice, tuple[Health, Order]] = {}
-
-    def slice_changed(self, member: Slice, event: str, reason: str) -> None:
-        before = self._known.get(member, (Health.UNKNOWN, Order.ENABLED))
-        self._known[member] = member.health.health, member.order
-        facts = {
-            "slice": member.name, "state": member.state.value, "reason": reason,
-            "simulated": member.spec.simulated,
-        }  # fmt: skip
-        match event:
-            case "added":
-                log.info("slice.added", **facts, http=str(member.spec.http),
-                         grpc=str(member.spec.grpc), weight=member.weight)  # fmt: skip
-            case "removed":
-                del self._known[member]
-                log.info("slice.removed", **facts, in_flight=member.in_flight)
-            case "changed":
-                log.info("slice.changed", **facts, http=str(member.spec.http),
-                         grpc=str(member.spec.grpc), weight=member.weight)  # fmt: skip
-            case "health":
-                emit = log.warning if member.health.health is Health.DOWN else log.info
-                emit("slice.health_changed", **facts, before=before[0].value,
-                     after=member.health.health.value)  # fmt: skip
-            case "order":
-                log.info("slice.order_changed", **facts, before=before[1].value,
-                         after=member.order.value, in_flight=member.in_flight)  # fmt: skip
-            case _:
-                raise AssertionError(f"unknown event {event!r}")

@@ -1,24 +1,30 @@
 """
 One check of one slice.
 
-To add a probe: write a class with `check()` and give it a line in PROBES.
+To add a probe: write a class with `check()`, give it a line in PROBES and its name to
+gateway.config_health.PROBES.
 """
 
 import asyncio
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
+from urllib.parse import quote
 
 import aiohttp
 
 from contract.slice_spec import SliceSpec
+from gateway.config_health import HealthSection
+from gateway.control.grpc_probe import BothProbes, GrpcProbe
 from gateway.fleet.health import CheckResult
 
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 """A repository of a thousand models has an index of 100 KiB."""
 MODELS_MAX: Final = 4096
 """Each makes three pools."""
+LATE_S: Final = 0.1
+"""A time-out that comes later than this says that our own event loop stood still."""
 
 # Our own lack of something, which says nothing about the slice.
 _OURS: Final = frozenset(
@@ -56,15 +62,25 @@ class TritonProbe:
     ready, while new ones are reset. The server-wide `/v2/health/ready` is not asked: it is false
     while any model loads, and for good after one failed load. Triton opens its HTTP port only
     after the models of its start are loaded (seen with 2.51), so "live" is late enough.
+
+    Args:
+        models: Those whose own `/ready` is asked as well, and has to be 200: a server may list a
+            model as ready that is not (a killed Python stub, with newer Tritons).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, models: Sequence[str] = ()) -> None:
+        self._models = tuple(models)
         self._session: aiohttp.ClientSession | None = None
 
     async def check(self, spec: SliceSpec, timeout_s: float) -> CheckResult:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        result = await self._check(f"http://{spec.http}", began_s + timeout_s, timeout_s)
+        deadline_s = began_s + timeout_s
+        result = await self._check(f"http://{spec.http}", deadline_s, timeout_s)
+        late_s = loop.time() - deadline_s
+        if not result.passed and not result.conclusive and late_s > LATE_S:
+            # The answer may be waiting to be read: the loop's timers come before its sockets.
+            raise CheckNotMadeError(f"the gateway itself stood still for {late_s:.1f} s")
         return CheckResult(
             result.passed, result.reason, result.conclusive, result.models, loop.time() - began_s
         )
@@ -94,7 +110,24 @@ class TritonProbe:
             return CheckResult(True, f"live; its models are not known, {asked}: {why}")
         if models is None:
             return CheckResult(True, f"live; its models are not known, {asked}: status {status}")
+        for name in await self._unready(url, models, deadline_s):
+            del models[name]
         return CheckResult(True, f"live; {len(models)} models ready", models=models)
+
+    async def _unready(self, url: str, models: Models, deadline_s: float) -> list[str]:
+        """Return those of the models to be asked that do not say in time that they are ready."""
+
+        async def is_ready(name: str) -> bool:
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    path = f"/v2/models/{quote(name, safe='')}/ready"
+                    return (await self._ask("GET", url + path))[0] == 200
+            except (OSError, aiohttp.ClientError, TimeoutError, ValueError):
+                return False
+
+        asked = [name for name in self._models if name in models]
+        found = await asyncio.gather(*map(is_ready, asked))
+        return [name for name, ready in zip(asked, found, strict=True) if not ready]
 
     async def _ask(self, method: str, url: str) -> tuple[int, bytes]:
         session = self._opened()
@@ -174,4 +207,13 @@ def _failure(asked: str, error: Exception, timeout_s: float) -> CheckResult:
     return CheckResult(False, f"{asked}: {str(error) or type(error).__name__}")
 
 
-PROBES: Final[dict[str, Callable[[], Probe]]] = {"triton": TritonProbe}
+PROBES: Final[dict[str, Callable[[HealthSection], Probe]]] = {
+    "triton": lambda settings: TritonProbe(settings.models),
+    "grpc": lambda _: GrpcProbe(),
+    "both": lambda settings: BothProbes(TritonProbe(settings.models), GrpcProbe()),
+}
+
+
+def make_probe(settings: HealthSection) -> Probe:
+    """Return the probe that is configured. Raises RuntimeError when it needs what is missing."""
+    return PROBES[settings.probe](settings)

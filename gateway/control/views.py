@@ -5,8 +5,10 @@ from typing import Any
 
 from gateway.fleet.health import DISABLED, DRAINED, ENABLED, UP, Order
 from gateway.fleet.histogram import Histogram
+from gateway.fleet.lifecycle import DUE, EJECTED, FREE
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
+from gateway.fleet.tally import Tally
 
 _ORDER_REASONS = {
     DRAINED: "drained by the operator: no new work, checks go on",
@@ -25,7 +27,7 @@ def slice_view(member: Slice, now_s: float) -> dict[str, Any]:
     return {
         "name": member.name,
         "state": member.state.value,
-        "reason": reason(member),
+        "reason": reason(member, now_s),
         "enabled": member.order is ENABLED,
         "order": member.order.value,
         "healthy": health.health is UP,
@@ -35,6 +37,8 @@ def slice_view(member: Slice, now_s: float) -> dict[str, Any]:
         "http_requests": member.http_requests,
         "grpc_requests": member.grpc_requests,
         "failures": member.failures,
+        "slow_start": round(1 / member.drag, 3),
+        "ejections": _ejections(member, now_s),
         "models": _models(member),
         "mig_uuid": spec.mig_uuid,
         "profile": spec.profile,
@@ -51,11 +55,16 @@ def slice_view(member: Slice, now_s: float) -> dict[str, Any]:
     }
 
 
-def reason(member: Slice) -> str:
+def reason(member: Slice, now_s: float) -> str:
     """Say why the slice is in the state it is in."""
     if member.order is ENABLED:
-        if member.health.health is UP and not member.weight:
+        if member.health.health is not UP:
+            return member.health.reason
+        if not member.weight:
             return "its weight is 0, so it takes no work"
+        tally = member.tallies.get("")
+        if tally is not None and tally.ejection is not FREE:
+            return f"{tally.reason}; {_when(tally, now_s)}"
         return member.health.reason
     return _ORDER_REASONS[member.order]
 
@@ -104,6 +113,31 @@ def _models(member: Slice) -> list[dict[str, str]]:
         for name, versions in (member.models or {}).items()
         for version in versions or ("",)
     ]
+
+
+def _ejections(member: Slice, now_s: float) -> list[dict[str, Any]]:
+    """Return what is ejected: the slice as a whole, model "", and single models on it."""
+    return [
+        {
+            "model": tally.model,
+            "phase": tally.ejection.value,
+            "reason": tally.reason,
+            "remaining_s": round(_remaining_s(tally, now_s), 3),
+            "times": tally.times,
+        }
+        for tally in member.tallies.values()
+        if tally.ejection is not FREE
+    ]
+
+
+def _when(tally: Tally, now_s: float) -> str:
+    if tally.ejection is EJECTED:
+        return f"tried again in {_remaining_s(tally, now_s):.1f} s"
+    return "the next request tries it" if tally.ejection is DUE else "a request is trying it"
+
+
+def _remaining_s(tally: Tally, now_s: float) -> float:
+    return max(0.0, tally.until_s - now_s) if tally.ejection is EJECTED else 0.0
 
 
 def _last_check(member: Slice, now_s: float) -> dict[str, Any] | None:

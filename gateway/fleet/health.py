@@ -1,5 +1,6 @@
 """
-What is seen of a slice (Health), what the operator wants of it (Order), and what follows (State).
+What is seen of a slice (Health), what the operator wants of it (Order), and the words for what
+follows (State). The tables that join them are in gateway.fleet.lifecycle.
 
 The two are kept apart on purpose: a check never overrides an operator, and an operator never
 overrides what a check has seen. What users read as "state" is computed from both.
@@ -50,6 +51,14 @@ ENABLED: Final = Order.ENABLED
 DRAINED: Final = Order.DRAINED
 DISABLED: Final = Order.DISABLED
 
+NEXT_HEALTH: Final = {
+    (UNKNOWN, True): UP,
+    (UNKNOWN, False): DOWN,
+    (UP, False): DOWN,
+    (DOWN, True): UP,
+}
+"""(health, enough checks have passed, or have failed) → health; flips only."""
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -88,9 +97,24 @@ class CheckResult:
 
 
 class HealthRecord:
-    """The health of one slice, and the run of results that led to it."""
+    """
+    The health of one slice, and the run of results that led to it.
 
-    __slots__ = ("checked_at_s", "health", "last", "reason", "run", "since_s", "thresholds")
+    Attributes:
+        hung: It was up and is down because it does not answer, not because nobody listens: whatever
+            waits for it may wait for ever, and yet it may come to itself.
+    """
+
+    __slots__ = (
+        "checked_at_s",
+        "health",
+        "hung",
+        "last",
+        "reason",
+        "run",
+        "since_s",
+        "thresholds",
+    )
 
     def __init__(self, thresholds: Thresholds, now_s: float) -> None:
         self.thresholds = thresholds
@@ -100,26 +124,34 @@ class HealthRecord:
         self.last: CheckResult | None = None
         self.checked_at_s = 0.0
         self.since_s = now_s
+        self.hung = False
 
     def record(self, result: CheckResult, now_s: float) -> bool:
         """Take one result in; return True when the health has flipped."""
         self.last = result
         self.checked_at_s = now_s
-        wanted = UP if result.passed else DOWN
-        if self.health is wanted:
+        wanted = NEXT_HEALTH.get((self.health, result.passed))
+        if wanted is None:
             self.run = 0
             return False
         self.run += 1
         if self.run < self._needed(result):
             return False
+        was_up = self.health is UP
         self._flip(wanted, result.reason, now_s)
+        self.hung = was_up and not result.conclusive
         return True
+
+    def would_rise(self, result: CheckResult) -> bool:
+        """Return whether `result` would bring the slice up; nothing is changed."""
+        return result.passed and self.health is not UP and self.run + 1 >= self._needed(result)
 
     def condemn(self, reason: str, now_s: float) -> bool:
         """Take the slice down on evidence from traffic; return True when that is news."""
-        if self.health is DOWN:
+        wanted = NEXT_HEALTH.get((self.health, False))
+        if wanted is None:
             return False
-        self._flip(DOWN, reason, now_s)
+        self._flip(wanted, reason, now_s)
         return True
 
     def forget(self, now_s: float) -> None:
@@ -136,3 +168,4 @@ class HealthRecord:
         self.reason = reason
         self.since_s = now_s
         self.run = 0
+        self.hung = False

@@ -5,47 +5,62 @@ The control plane changes slices and calls `publish()`; the relays read `SlicePo
 that is replaced as a whole. A pool object lives as long as its key, so a relay may remember it.
 """
 
+import random
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from contract.slice_spec import SliceSpec
-from gateway.fleet.health import CheckResult, Health, Order, Thresholds
+from gateway.fleet.ejection import EjectionSettings, Ejector
+from gateway.fleet.health import DOWN, ENABLED, UNKNOWN, CheckResult, Health, Order, Thresholds
+from gateway.fleet.latency import LatencyWatch
+from gateway.fleet.lifecycle import ALL, DUE, MODEL, NONE, ONE, RESERVE, Traffic, least
+from gateway.fleet.pools import Policy, SlicePool, Trial
+from gateway.fleet.sequences import SequenceTables
 from gateway.fleet.slices import CHARGE_DECAY_S, Slice
+from gateway.fleet.tally import Tally
+
+Candidate = tuple[Slice, str, Traffic]
+"""A slice, the model it is asked for ("" for none), and what the slice takes whatever the model."""
+
+EVENTS: Final = (
+    "added", "removed", "changed", "health", "order", "models", "ejected", "due", "returned",
+    "panic",
+)  # fmt: skip
+"""Every kind of Change."""
+
+__all__ = ["EVENTS", "Change", "Policy", "SliceListener", "SlicePool", "SliceRegistry"]
 
 
-class Policy(Protocol):
+@dataclass(frozen=True, slots=True)
+class Change:
     """
-    Chooses a slice; one object for each pool.
+    One change of a slice, told after it has been made.
 
-    Called once a request: no await, no logging, no I/O.
+    Attributes:
+        member: Whose; None for `panic`, which is all slices' together.
+        event: One of EVENTS.
+        before, after: Of what the event is about: a Health, an Order, an Ejection, how many models;
+            empty where there is nothing of the kind.
+        state: What users were told of the slice from then on.
+        model: The model that is ejected or returns; "" for the whole slice.
     """
 
-    def pick(self, members: Sequence[Slice]) -> Slice | None:
-        """Return one of `members`, or None when there are none."""
-
-
-class SlicePool:
-    """The slices that may take one kind of request, and the policy that chooses among them."""
-
-    __slots__ = ("members", "policy")
-
-    def __init__(self, policy: Policy) -> None:
-        self.members: tuple[Slice, ...] = ()
-        self.policy = policy
-
-    def pick(self) -> Slice | None:
-        return self.policy.pick(self.members)
-
-    def pick_other(self, tried: Sequence[Slice]) -> Slice | None:
-        """Pick among the members that are not in `tried`."""
-        return self.policy.pick([member for member in self.members if member not in tried])
+    member: Slice | None
+    event: str
+    reason: str
+    before: str
+    after: str
+    state: str
+    model: str
 
 
 class SliceListener(Protocol):
     """Told of every change that others may care about, after it has been made."""
 
     def slice_changed(self, member: Slice, event: str, reason: str) -> None:
-        """`event` is `added`, `removed`, `changed`, `health` or `order`."""
+        """`event` is one of Change.event, but `panic`."""
 
 
 class SliceRegistry:
@@ -57,15 +72,33 @@ class SliceRegistry:
     are the slices where model M (version V) is ready. Inference has pools of its own so that
     round robin stays even whatever else is asked in between. Keys exist only for models that a
     slice has reported, so a client cannot make new ones.
+
+    `sequences` is told which models batch sequences, and has their tables.
     """
 
     def __init__(
-        self, make_policy: Callable[[], Policy], thresholds: Thresholds, now_s: Callable[[], float]
+        self,
+        make_policy: Callable[[], Policy],
+        thresholds: Thresholds,
+        now_s: Callable[[], float],
+        ejection: EjectionSettings | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.slices: dict[str, Slice] = {}
         self.pools: dict[str, SlicePool] = {}
-        self.listeners: list[SliceListener] = []
-        self._make_policy = make_policy
+        self.sequences = SequenceTables(now_s, self._sequences_changed)
+        self.listeners: list[SliceListener] = [self.sequences]
+        self.recorders: list[Callable[[Change], None]] = []
+        self.on_publish: list[Callable[[], None]] = []
+        self.panicking = False
+        self.ejector = Ejector(self, ejection or EjectionSettings(), chance)
+        self._latencies = LatencyWatch(self.ejector)
+        self._untold: deque[Change] = deque()
+        self._telling = False
+        self._told_panic = False
+        self._reserve_until_s = 0.0
+        self._started_s = now_s()
+        self.make_policy = make_policy
         self._thresholds = thresholds
         self._now_s = now_s
         self.everywhere = self._pool("")
@@ -78,8 +111,10 @@ class SliceRegistry:
         A model nobody knows goes to any slice, whose own error is what the client should read.
         """
         pool = self.pools.get(key)
-        if pool is not None and pool.members:
+        if pool is not None and (pool.members or pool.trials or pool.reserve):
             return pool
+        if pool is not None and pool.sequences is not None and pool.sequences.live:
+            return pool  # on slices that take nothing else
         return self.calls if key.startswith("call") else self.everywhere
 
     def replace(self, specs: Sequence[SliceSpec]) -> None:
@@ -93,57 +128,84 @@ class SliceRegistry:
         wanted = {spec.name: spec for spec in specs}
         for name in [name for name in self.slices if name not in wanted]:
             gone = self.slices.pop(name)
+            before = gone.state.value
             gone.order = Order.DISABLED
-            self._tell(gone, "removed", "no longer configured")
+            self.tell(gone, "removed", "no longer configured", before)
         for name, spec in wanted.items():
             member = self.slices.get(name)
             if member is None:
                 member = Slice(spec, self._thresholds, self._now_s())
                 self.slices[name] = member
-                self._tell(member, "added", "configured")
+                self.tell(member, "added", "configured", after=member.state.value)
             elif member.spec != spec:
                 moved = (member.spec.http, member.spec.grpc) != (spec.http, spec.grpc)
                 member.spec, member.weight = spec, spec.weight
                 if moved or member.spec.mig_uuid != spec.mig_uuid:
                     member.health.forget(self._now_s())
                     member.models = None
-                self._tell(member, "changed", "configuration changed")
+                    self.ejector.forget(member, self._now_s())
+                self.tell(member, "changed", "configuration changed")
         self.slices = {name: self.slices[name] for name in wanted}
         self.publish()
+        self._tell_all()
 
     def order(self, member: Slice, order: Order, reason: str) -> None:
         """Carry out the operator's choice at once."""
         if member.order is order:
             return
-        if member.order is Order.DISABLED:
+        before, now_s = member.order, self._now_s()
+        if before is Order.DISABLED:
             # Nobody looked at it while it was out: it is checked before it takes traffic.
-            member.health.forget(self._now_s())
+            member.health.forget(now_s)
+            self.ejector.forget(member, now_s)
         member.order = order
+        if order is ENABLED and member.routable:
+            self.ejector.start_slowly(member, now_s)
         self.publish()
-        self._tell(member, "order", reason)
+        self.tell(member, "order", reason, before.value, order.value)
 
     def record(self, member: Slice, result: CheckResult) -> None:
         """Take the result of a check in."""
-        flipped = member.health.record(result, self._now_s())
-        learned = result.models is not None and result.models != member.models
+        before, now_s = member.health.health, self._now_s()
+        flipped = member.health.record(result, now_s)
+        models = member.models
+        learned = result.models is not None and result.models != models
         if learned:
             member.models = result.models
+        if flipped and member.routable and not self._is_starting(before, now_s):
+            self.ejector.start_slowly(member, now_s)
         if flipped or learned:
             self.publish()
         if flipped:
-            self._tell(member, "health", result.reason)
+            self.tell(member, "health", result.reason, before.value, member.health.health.value)
+        if learned and models is not None:
+            self.tell(member, "models", _difference(models, member.models or {}),
+                      str(len(models)), str(len(member.models or {})))  # fmt: skip
 
     def condemn(self, member: Slice, reason: str) -> None:
         """Take a slice out on evidence from traffic: nobody listens at its port."""
+        before = member.health.health.value
         if member.health.condemn(reason, self._now_s()):
             self.publish()
-            self._tell(member, "health", reason)
+            self.tell(member, "health", reason, before, member.health.health.value)
+
+    def attempt_ended(self, member: Slice, key: str, outcome: int) -> None:
+        """See Ejector.ended; the relays come here through RelayCore.attempt_ended."""
+        self.ejector.ended(member, key, outcome, self._now_s())
 
     def set_policy(self, make_policy: Callable[[], Policy]) -> None:
         """Use another policy from the next request on."""
-        self._make_policy = make_policy
+        self.make_policy = make_policy
         for pool in self.pools.values():
             pool.policy = make_policy()
+        for callback in self.on_publish:
+            callback()
+
+    def set_thresholds(self, thresholds: Thresholds) -> None:
+        """Judge checks by other thresholds from now on; runs that have begun go on."""
+        self._thresholds = thresholds
+        for member in self.slices.values():
+            member.health.thresholds = thresholds
 
     def decay_charges(self, elapsed_s: float) -> None:
         """Let failed attempts weigh less as time passes."""
@@ -152,22 +214,42 @@ class SliceRegistry:
                 left = member.charge * max(0.0, 1.0 - elapsed_s / CHARGE_DECAY_S * 3)
                 member.charge = left if left > 0.01 else 0.0
 
+    def tick(self, elapsed_s: float) -> None:
+        """Let `elapsed_s` do their part: charges, ejections, latencies, slow starts, reserves."""
+        now_s = self._now_s()
+        self.decay_charges(elapsed_s)
+        self.ejector.tick(now_s)
+        self._latencies.tick(self.everywhere.members, now_s)
+        self.sequences.tick(now_s)
+        if 0 < self._reserve_until_s <= now_s:
+            self.publish()
+        self._tell_all()
+
+    def others(self, member: Slice, model: str) -> list[Slice]:
+        """Return who else takes the slice's work, or its inference for `model`."""
+        pool = self.pools.get(f"infer/{model}") if model else self.everywhere
+        return [] if pool is None else [other for other in pool.members if other is not member]
+
     def publish(self) -> None:
-        """Recompute every pool's members."""
-        routable = tuple(member for member in self.slices.values() if member.routable)
-        members: dict[str, list[Slice]] = {}
+        """Recompute who takes what, in every pool."""
+        found: dict[str, list[Candidate]] = {"": [], "call": []}
+        self._reserve_until_s = 0.0
+        now_s = self._now_s()
         for member in self.slices.values():
+            traffic = member.traffic
+            if traffic is NONE and self._may_recover(member, now_s):
+                traffic = RESERVE
             # A pool stays, empty, while a slice that is out has the model: its policy keeps its turn.
-            for key in _keys(member):
-                found = members.setdefault(key, [])
-                if member.routable:
-                    found.append(member)
-        for key in [key for key in self.pools if key not in members and key not in ("", "call")]:
+            for key, model in _keys(member):
+                found.setdefault(key, []).append((member, model, traffic))
+        for key in [key for key in self.pools if key not in found]:
             # Emptied as well: whoever still holds it must not go on sending to its members.
-            self.pools.pop(key).members = ()
-        for key, found in members.items():
-            self._pool(key).members = tuple(found)
-        self.everywhere.members = self.calls.members = routable
+            self.pools.pop(key).clear()
+        for key, candidates in found.items():
+            self._fill(self._pool(key), candidates)
+        self.panicking = not self.everywhere.members and bool(self.everywhere.reserve)
+        for callback in self.on_publish:
+            callback()
 
     @property
     def health_counts(self) -> dict[Health, int]:
@@ -180,18 +262,117 @@ class SliceRegistry:
     def _pool(self, key: str) -> SlicePool:
         pool = self.pools.get(key)
         if pool is None:
-            pool = self.pools[key] = SlicePool(self._make_policy())
+            pool = self.pools[key] = SlicePool(self.make_policy())
+            pool.sequences = self.sequences.of_pool(key)
         return pool
 
-    def _tell(self, member: Slice, event: str, reason: str) -> None:
-        for listener in self.listeners:
-            listener.slice_changed(member, event, reason)
+    def _sequences_changed(self) -> None:
+        for key, pool in self.pools.items():
+            pool.sequences = self.sequences.of_pool(key)
+
+    def _fill(self, pool: SlicePool, candidates: list[Candidate]) -> None:
+        members: list[Slice] = []
+        trials: list[Trial] = []
+        reserve: list[Slice] = []
+        for member, model, whole in candidates:
+            tallies = member.tallies
+            traffic = least(whole, MODEL[tallies[model].ejection]) if model in tallies else whole
+            if traffic is ALL:
+                members.append(member)
+                continue
+            if traffic is ONE:
+                due = [
+                    t for name, t in tallies.items() if name in ("", model) and t.ejection is DUE
+                ]
+                trials.append(Trial(member, due, self._begin_trial))
+            if traffic is not NONE:
+                reserve.append(member)
+        pool.members = tuple(members)
+        pool.trials = tuple(trials)
+        pool.reserve = () if members else tuple(reserve)
+
+    def _may_recover(self, member: Slice, now_s: float) -> bool:
+        """Say whether a slice that is down is worth a request that nobody else would take."""
+        record = member.health
+        if not (record.health is DOWN and record.hung):
+            return False
+        until_s = record.since_s + self.ejector.settings.panic_s
+        if member.order is not ENABLED or not member.weight or now_s >= until_s:
+            return False
+        earliest_s = self._reserve_until_s
+        self._reserve_until_s = min(until_s, earliest_s) if earliest_s else until_s
+        return True
+
+    def _begin_trial(self, member: Slice, tally: Tally) -> None:
+        self.ejector.begin_trial(member, tally, self._now_s())
+
+    def _is_starting(self, before: Health, now_s: float) -> bool:
+        """Say whether a slice comes up because the gateway has just been started."""
+        return before is UNKNOWN and now_s - self._started_s < self.ejector.settings.slow_start_s
+
+    def tell(
+        self,
+        member: Slice,
+        event: str,
+        reason: str,
+        before: str = "",
+        after: str = "",
+        model: str = "",
+    ) -> None:
+        """
+        Tell everybody of a change that has been made, in the order the changes were made.
+
+        A listener may bring about the next change; all hear of this one first.
+        """
+        self._untold.append(Change(member, event, reason, before, after, member.state.value, model))
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._untold or self.panicking is not self._told_panic:
+                change = self._untold.popleft() if self._untold else self._panic_change()
+                for recorder in list(self.recorders):
+                    recorder(change)
+                if change.member is not None:
+                    for listener in list(self.listeners):
+                        listener.slice_changed(change.member, change.event, change.reason)
+        finally:
+            self._telling = False
+
+    def _panic_change(self) -> Change:
+        self._told_panic = now = self.panicking
+        if now:
+            names = ", ".join(member.name for member in self.everywhere.reserve[:8])
+            reason = f"no slice is well; asked all the same: {names}"
+        else:
+            reason = "a slice is well again" if self.everywhere.members else "nobody is left to ask"
+        return Change(None, "panic", reason, "no" if now else "yes", "yes" if now else "no", "", "")
 
 
-def _keys(member: Slice) -> list[str]:
-    """Return the keys of the pools that `member` belongs to by the models it has."""
-    keys = []
+def _keys(member: Slice) -> list[tuple[str, str]]:
+    """Return (key, model) of the pools that `member` belongs to; model "" where none is asked."""
+    keys = [("", ""), ("call", "")]
     for model, versions in (member.models or {}).items():
-        keys += [f"infer/{model}", f"call/{model}"]
-        keys += [f"infer/{model}/{version}" for version in versions]
+        keys += [(f"infer/{model}", model), (f"call/{model}", "")]
+        keys += [(f"infer/{model}/{version}", model) for version in versions]
     return keys
+
+
+def _difference(before: dict[str, tuple[str, ...]], after: dict[str, tuple[str, ...]]) -> str:
+    """Say which models have come, gone or changed their versions; at most a few by name."""
+    parts = []
+    for what, names in (
+        ("ready", sorted(after.keys() - before.keys())),
+        ("no longer ready", sorted(before.keys() - after.keys())),
+        (
+            "other versions",
+            sorted(m for m in after.keys() & before.keys() if after[m] != before[m]),
+        ),
+    ):
+        if names:
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            parts.append(f"{what}: {', '.join(names[:8])}{more}")
+    return "; ".join(parts)

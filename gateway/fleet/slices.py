@@ -6,16 +6,15 @@ from typing import Final
 from contract.slice_spec import SliceSpec
 from gateway.fleet.health import (
     DISABLED,
-    DOWN,
     ENABLED,
-    UNKNOWN,
-    UP,
     HealthRecord,
     Order,
     State,
     Thresholds,
 )
 from gateway.fleet.histogram import Histogram, bucket_of
+from gateway.fleet.lifecycle import ALL, FREE, NONE, WHOLE, Ejection, Traffic
+from gateway.fleet.tally import Tally
 
 CHARGE_DECAY_S: Final = 10.0
 """A failed attempt weighs on its slice for this long, so that failing fast draws no traffic."""
@@ -28,11 +27,22 @@ class Slice:
 
     `begin()` and `end()` are the only writers of `in_flight`; whoever calls the one calls the
     other exactly once, on every way out.
+
+    Attributes:
+        column: Its place in memory that worker processes share; see SharedSlice.
+        charge: Failed attempts, decaying; counts like work in flight.
+        drag: 1 / slow start: what a request in flight weighs while the slice comes back; 1 else.
+        failed_at_s: When an attempt last failed; 0 for never.
+        tallies: For the slice ("") and for each model on it, what came of the attempts; only where
+            there were failures of late, so mostly empty.
     """
 
     __slots__ = (
         "abandoned",
         "charge",
+        "column",
+        "drag",
+        "failed_at_s",
         "failures",
         "grpc_latency",
         "grpc_requests",
@@ -46,6 +56,7 @@ class Slice:
         "on_idle",
         "order",
         "spec",
+        "tallies",
         "weight",
     )
 
@@ -57,8 +68,12 @@ class Slice:
         self.order: Order = ENABLED
         self.models: dict[str, tuple[str, ...]] | None = None
         self.in_flight = 0
+        self.column = 0
         self.abandoned = 0  # of in_flight: the client has gone, the slice is still at it
-        self.charge = 0.0  # failed attempts, decaying; counts like work in flight
+        self.charge = 0.0
+        self.drag = 1.0
+        self.failed_at_s = 0.0
+        self.tallies: dict[str, Tally] = {}
         self.last_pick = 0
         self.http_requests = 0
         self.grpc_requests = 0
@@ -105,16 +120,58 @@ class Slice:
         return self.http_requests + self.grpc_requests
 
     @property
+    def ejection(self) -> Ejection:
+        """What the gateway itself has decided of the slice as a whole."""
+        tally = self.tallies.get("")
+        return FREE if tally is None else tally.ejection
+
+    @property
+    def traffic(self) -> Traffic:
+        """What work the slice takes, for whatever model."""
+        if self.weight <= 0:
+            return NONE
+        return WHOLE[self.order, self.health.health, self.ejection][1]
+
+    @property
     def routable(self) -> bool:
         """New work may go here."""
-        return self.order is ENABLED and self.health.health is UP and self.weight > 0
+        return self.traffic is ALL
 
     @property
     def state(self) -> State:
         """What users are told; see docs/slice-lifecycle.md."""
-        if self.order is not ENABLED:
-            finished = self.order is DISABLED and not self.in_flight
-            return State.DISABLED if finished else State.DRAINING
-        if self.health.health is UNKNOWN:
-            return State.STARTING
-        return State.UNREADY if self.health.health is DOWN else State.READY
+        if self.order is DISABLED and self.in_flight:
+            return State.DRAINING
+        return WHOLE[self.order, self.health.health, self.ejection][0]
+
+
+class SharedSlice(Slice):
+    """
+    A slice that several worker processes give work to.
+
+    `in_flight` is what all of them have on it, as of the last pick; what this process has is in
+    its row of the memory they share, which nobody else writes to.
+    """
+
+    __slots__ = ("_row",)
+
+    def __init__(
+        self, spec: SliceSpec, thresholds: Thresholds, now_s: float, row: memoryview, column: int
+    ) -> None:
+        super().__init__(spec, thresholds, now_s)
+        self.column = column
+        self._row = row
+
+    def begin(self) -> None:
+        self._row[self.column] += 1
+        self.in_flight += 1
+
+    def end(self) -> None:
+        left = self._row[self.column] - 1
+        assert left >= 0, f"{self.name}: end() without begin()"
+        self._row[self.column] = left
+        self.in_flight -= 1
+        if not left and self.on_idle:
+            waiting, self.on_idle = self.on_idle, []
+            for callback in waiting:
+                callback()

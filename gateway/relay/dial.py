@@ -32,6 +32,10 @@ class Dialer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def configure(self, timeout_s: float) -> None:
+        """Use another timeout for connections that are opened from now on; 0 for none."""
+        self._timeout_s = timeout_s or None
+
     async def stop(self) -> None:
         """Give up what is still being opened."""
         for task in list(self._tasks):
@@ -44,11 +48,12 @@ class Dialer:
         protocol: asyncio.BaseProtocol,
         on_failure: Callable[[str, bool], None],
     ) -> None:
+        timeout_s = self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await self._loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
         except TimeoutError:
-            on_failure(f"{endpoint}: no connection within {self._timeout_s:g} s", False)
+            on_failure(f"{endpoint}: no connection within {timeout_s:g} s", False)
         except OSError as error:
             on_failure(f"{endpoint}: {error.strerror or error}", isinstance(error, ConnectionError))
         except asyncio.CancelledError:

@@ -34,24 +34,37 @@ class Route:
     Attributes:
         kind: Who answers.
         key: The pool's key (see gateway.fleet.registry.SliceRegistry), for BALANCED.
+        composed: The call concerns all slices: gateway.triton answers it where there is one, and
+            else, as in tests of a relay alone, a slice of the pool. What is composed, and why, is
+            told by the table in gateway.triton.api; a test compares both.
     """
 
     kind: Kind
     key: str = ""
+    composed: bool = False
 
 
 ANY_CALL: Final = Route(BALANCED, "call")
+COMPOSED_CALL: Final = Route(BALANCED, "call", composed=True)
 _LIVE: Final = Route(LIVE)
 _READY: Final = Route(READY)
 
 _INFERENCE: Final = frozenset({"infer", "generate", "generate_stream"})
+_MEMORIES: Final = frozenset({"systemsharedmemory", "cudasharedmemory"})
 _SERVICE: Final = b"/inference.GRPCInferenceService/"
+_COMPOSED_RPCS: Final = (
+    b"ModelReady", b"ServerMetadata", b"ModelStatistics", b"RepositoryIndex",
+    b"RepositoryModelLoad", b"RepositoryModelUnload", b"SystemSharedMemoryStatus",
+    b"SystemSharedMemoryRegister", b"SystemSharedMemoryUnregister", b"CudaSharedMemoryStatus",
+    b"CudaSharedMemoryRegister", b"CudaSharedMemoryUnregister", b"TraceSetting", b"LogSettings",
+)  # fmt: skip
 _GRPC: Final = {
     _SERVICE + b"ServerLive": _LIVE,
     _SERVICE + b"ServerReady": _READY,
     b"/grpc.health.v1.Health/Check": Route(HEALTH_CHECK),
     _SERVICE + b"ModelInfer": Route(BY_MESSAGE),
     _SERVICE + b"ModelStreamInfer": Route(BY_MESSAGE),
+    **dict.fromkeys((_SERVICE + rpc for rpc in _COMPOSED_RPCS), COMPOSED_CALL),
 }
 
 
@@ -68,14 +81,67 @@ def http_route(method: bytes, target: bytes) -> Route:
         return _READY
     parts = path.split("/")  # "", "v2", "models", M, ["versions", V,] verb
     if len(parts) < 4 or parts[1] != "v2" or parts[2] != "models":
-        return ANY_CALL
+        return COMPOSED_CALL if _is_composed(method, parts) else ANY_CALL
     model, rest = parts[3], parts[4:]
     version = ""
     if len(rest) >= 2 and rest[0] == "versions":
         version, rest = rest[1], rest[2:]
     if len(rest) == 1 and rest[0] in _INFERENCE:
         return Route(BALANCED, f"infer/{model}/{version}" if version else f"infer/{model}")
-    return Route(BALANCED, f"call/{model}")
+    return Route(BALANCED, f"call/{model}", _is_composed(method, parts))
+
+
+def _is_composed(method: bytes, parts: list[str]) -> bool:
+    """Say whether the call concerns all slices; `parts` are a path's, after "" the first."""
+    if parts[:2] != ["", "v2"] or method not in (b"GET", b"POST"):
+        return False
+    match parts[2:]:
+        case []:
+            return method == b"GET"
+        case ["models", "stats"]:
+            return method == b"GET"
+        case ["models", model, "ready" | "stats"]:
+            return method == b"GET" and model != ""
+        case ["models", model, "versions", version, "ready" | "stats"]:
+            return method == b"GET" and model != "" and version.isascii() and version.isdigit()
+        case ["models", model, "trace", "setting"]:
+            return method == b"POST" and model != ""
+        case ["trace", "setting"] | ["logging"]:
+            return method == b"POST"
+        case ["repository", *rest]:
+            return method == b"POST" and _is_repository_call(rest)
+        case [memory, *rest] if memory in _MEMORIES:
+            return _is_memory_call(method, rest)
+        case _:
+            return False
+
+
+def _is_repository_call(rest: list[str]) -> bool:
+    match rest:
+        case ["index"]:
+            return True
+        case [repository, "index"]:
+            return repository != ""
+        case ["models", model, "load" | "unload"]:
+            return model != ""
+        case [repository, "models", model, "load" | "unload"]:
+            return repository != "" and model != ""
+        case _:
+            return False
+
+
+def _is_memory_call(method: bytes, rest: list[str]) -> bool:
+    match rest:
+        case ["status"]:
+            return method == b"GET"
+        case ["unregister"]:
+            return method == b"POST"
+        case ["region", region, "status"]:
+            return method == b"GET" and region != ""
+        case ["region", region, "register" | "unregister"]:
+            return method == b"POST" and region != ""
+        case _:
+            return False
 
 
 def grpc_route(path: bytes) -> Route:

@@ -75,13 +75,17 @@ class Slabs:
         self._idle_count = _references(self._ring)  # to a slab that nobody has a view of
         self.copying = False
 
+    def configure(self, bytes_max: int) -> None:
+        """Allow so much memory from now on; slabs above it are given back as they fall idle."""
+        self._slabs_max = max(2, bytes_max // self._slab_bytes)
+
     @property
     def held_bytes(self) -> int:
         """Memory taken by all slabs."""
         return len(self._ring) * self._slab_bytes
 
-    def room(self) -> memoryview:
-        """Return memory to receive into, of READ_BYTES_MIN or more."""
+    def room(self, limit: int = READ_BYTES_MAX) -> memoryview:
+        """Return memory to receive into: of READ_BYTES_MIN or more, but of `limit` at most."""
         self._view = _NO_VIEW  # of a read that brought nothing
         slab = self._ring[self._at]
         if getrefcount(slab) == self._idle_count:
@@ -89,7 +93,7 @@ class Slabs:
             self.copying = False
         elif self._position > self._slab_bytes - READ_BYTES_MIN or self.copying:
             slab = self._next()
-        self._view = memoryview(slab)[self._position : self._position + READ_BYTES_MAX]
+        self._view = memoryview(slab)[self._position : self._position + limit]
         return self._view
 
     def received(self, size: int) -> bytes | memoryview:
@@ -146,19 +150,29 @@ class SlabReader:
 
     Not an asyncio.Protocol, from which uvloop would conclude that it wants bytes. Everything but
     receiving goes to the wrapped protocol.
+
+    Attributes:
+        limit: The most bytes to receive at once. What a connection may read and has no use for
+            yet, it must hold.
+        copies: Hand on copies: whoever takes what comes is so slow that a little of it would
+            hold a whole slab for long.
     """
 
     __slots__ = (
         "_inner_received",
         "_slabs",
         "connection_lost",
+        "copies",
         "eof_received",
+        "limit",
         "pause_writing",
         "resume_writing",
     )
 
-    def __init__(self, inner: Receiver, slabs: Slabs) -> None:
+    def __init__(self, inner: Receiver, slabs: Slabs, limit: int = READ_BYTES_MAX) -> None:
         self._slabs = slabs
+        self.limit = limit
+        self.copies = False
         self._inner_received = inner.data_received
         self.connection_lost = inner.connection_lost
         self.eof_received = inner.eof_received
@@ -169,7 +183,33 @@ class SlabReader:
         raise AssertionError("a SlabReader takes over a connection that has been made")
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._slabs.room()
+        return self._slabs.room(self.limit)
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._inner_received(self._slabs.received(nbytes))
+        data = self._slabs.received(nbytes)
+        self._inner_received(bytes(data) if self.copies else data)
+
+
+class _Nobody:
+    """Takes the place of a reader on a connection that is lost."""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        raise AssertionError("a lost connection receives nothing")
+
+    def buffer_updated(self, nbytes: int) -> None:
+        raise AssertionError("a lost connection receives nothing")
+
+
+_NOBODY: Final = _Nobody()
+
+
+def forget_reader(transport: asyncio.Transport) -> None:
+    """
+    Let a lost client connection be freed at once; to be called from `connection_lost`.
+
+    uvloop's TLS transport keeps the methods of the last SlabReader it had, and so itself: a cycle of
+    50 KiB that would wait for the garbage collector, which comes seldom here. Only another reader
+    takes their place. TLS transports are those that cannot close one direction.
+    """
+    if not transport.can_write_eof():
+        transport.set_protocol(_NOBODY)  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port_base = _free_block()
-        self.address, self.admin = (f"127.0.0.1:{port}" for port in _free_ports(2))
+        self.address, self.admin = (f"127.0.0.1:{port}" for port in free_ports(2))
         self.models = _all_models(folder / "models")
         self.config: dict[str, Any] = {
             "listen": self.address,
@@ -196,7 +196,7 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _free_ports(count: int) -> Iterator[int]:
+def free_ports(count: int) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -23,6 +23,7 @@ from gateway.fleet.health import CheckResult, Order
 from gateway.metrics import Counters
 from tests.gateway.control.scripted import ScriptedTriton
 from tests.gateway.making import Fleet, make_spec
+from tests.support.certificates import Authority
 
 GOOD = 'slices: [{name: s0, http: "127.0.0.1:8000", grpc: "127.0.0.1:8001", weight: 2}]\n'
 
@@ -92,6 +93,31 @@ def test_check_warns_about_what_is_allowed_and_probably_wrong(config: Path, caps
     assert "warning: slices s0 and s1 have the same http" in capsys.readouterr().err
 
 
+def test_check_reads_tokens_and_certificates_as_serve_would(config: Path, capsys: Capsys) -> None:
+    folder = config.parent
+    pair = Authority(folder).server()
+    (folder / "token").write_text("t" * 20)
+    text = (
+        f"tls: {{cert: {pair.cert}, key: {pair.key}, min_version: 1.3}}\n"
+        f"admin: {{tokens: [{{name: ops, file: {folder}/token, role: write}}]}}\n"
+    )
+    config.write_text(GOOD + text)
+    assert main(["check", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "0.0.0.0:50050 (TLS 1.3 or newer)" in out
+    assert "127.0.0.1:9001 (ops may write)" in out
+    (folder / "token").unlink()
+    pair.key.write_text("")
+    assert main(["check", "--config", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert "admin.tokens[0].file: " in said
+    assert "tls.key: " in said
+    command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 2)
+    assert "tls.key: " in done.stderr
+
+
 def test_serve_of_a_bad_file_exits_2(config: Path, capsys: Capsys) -> None:
     config.write_text("lisen: 1")
     assert main(["serve", "--config", str(config)]) == 2
@@ -139,7 +165,7 @@ async def test_a_simulated_slice_is_marked_wherever_it_is_shown(
     assert "a (simulated)" in out
     assert "b (simulated)" not in out
     assert await served.run("disable", "a", "--force") == 0
-    assert capsys.readouterr().out == "a (simulated) is disabled, 0 requests in flight\n"
+    assert "a (simulated) is disabled, 0 requests in flight\n" in capsys.readouterr().out
 
 
 async def test_slices_as_json_is_the_answer_as_it_is(served: Served, capsys: Capsys) -> None:
@@ -228,7 +254,7 @@ def test_what_is_no_http_address_is_refused(url: str, capsys: Capsys) -> None:
 async def test_the_address_may_come_from_the_configuration(
     served: Served, config: Path, capsys: Capsys
 ) -> None:
-    text = GOOD + f'admin: {{listen: "0.0.0.0:{served.server.port}"}}\n'
+    text = GOOD + f'admin: {{listen: "127.0.0.1:{served.server.port}"}}\n'
     await asyncio.to_thread(config.write_text, text)
     assert await asyncio.to_thread(main, ["slices", "--config", str(config), "--json"]) == 0
     assert '"name": "a"' in capsys.readouterr().out

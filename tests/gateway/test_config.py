@@ -1,6 +1,7 @@
 """The configuration file: small when all is well, and every mistake named when not."""
 
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from contract.slice_spec import Endpoint, SliceSpec
 from gateway.balance.policies import POLICIES
 from gateway.config import Config, ConfigError, load, parse
+from gateway.fleet.ejection import EjectionSettings
 from gateway.fleet.health import Thresholds
+from gateway.forwarding_rules import ForwardingRules
 from gateway.limits import Limits, Timeouts
 
 SLICES = """
@@ -37,11 +40,19 @@ def test_a_list_of_slices_is_a_complete_configuration() -> None:
     assert config.limits.values() == Limits()
     assert config.timeouts.values() == Timeouts()
     assert config.health.thresholds() == Thresholds(rise=2, fall=3)
-    assert (config.health.interval, config.health.timeout) == (2.0, 1.0)
+    assert (config.health.interval, config.health.timeout) == (1.0, 0.5)
     assert config.state_file == Path("run/gateway-state.json")
     assert config.inventory is None
     [spec] = config.specs
     assert spec == SliceSpec("s0", Endpoint("127.0.0.1", 8000), Endpoint("127.0.0.1", 8001))
+
+
+def test_what_slices_are_told_of_a_requests_origin_can_be_set() -> None:
+    text = "forwarding: {via: true, request_id: off, trusted_proxies: 10.0.0.0/8}\ninventory: x"
+    rules = parse(text, "g.yaml").forwarding.rules()
+    assert rules == ForwardingRules(
+        via=True, request_id="off", trusted_proxies=(ip_network("10.0.0.0/8"),)
+    )
 
 
 def test_an_inventory_is_a_complete_configuration() -> None:
@@ -99,6 +110,45 @@ def test_every_policy_of_the_table_may_be_named() -> None:
         assert config.balancing.policy == name
 
 
+def test_the_rules_of_ejection_can_be_set_and_turned_off() -> None:
+    assert parse("inventory: x", "g.yaml").ejection.values() == EjectionSettings()
+    config = parse(
+        """
+        inventory: x
+        ejection: {consecutive: 3, window: 1m, ratio: 0.2, samples: 5, latency_factor: off,
+                   duration: 500ms, duration_max: 1m, jitter: 0, slow_start: false, panic: 0}
+        health: {probe: both, models: [a, b]}
+        """,
+        "g.yaml",
+    )
+    assert config.ejection.values() == EjectionSettings(
+        consecutive=3, window_s=60.0, ratio=0.2, samples=5, latency_factor=0.0,
+        duration_s=0.5, duration_max_s=60.0, jitter=0.0, slow_start_s=0.0, panic_s=0.0,
+    )  # fmt: skip
+    assert (config.health.probe, config.health.models) == ("both", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("ejection: {ratio: 2}", "ejection.ratio is 2; the most allowed is 1"),
+        ("ejection: {consecutive: -1}", "ejection.consecutive is -1; the least allowed is 0"),
+        ("ejection: {consecutive: 1.5}", "ejection.consecutive is 1.5; allowed is a whole number"),
+        ("ejection: {duration: 0}", "ejection.duration is 0; the least allowed is 0.1"),
+        ("ejection: {enabled: 1}", "ejection.enabled is 1"),
+        ("ejection: {windo: 1}", "ejection.windo is no known key; did you mean window?"),
+        (
+            "health: {probe: tcp}",
+            "health.probe: 'tcp' is no probe; known probes: triton, grpc, both",
+        ),
+        ("health: {models: ['a/b']}", "health.models[0]: 'a/b' is no model's name"),
+    ],
+)
+def test_a_mistake_in_how_slices_are_judged(text: str, error: str) -> None:
+    [found] = errors(text + "\ninventory: x")
+    assert found.startswith(error)
+
+
 def test_a_section_left_empty_means_its_defaults() -> None:
     assert parse("inventory: x\nlimits:\nhealth:\nslices:", "g.yaml").limits.values() == Limits()
 
@@ -140,8 +190,8 @@ def test_all_mistakes_are_named_at_once() -> None:
         ("balancing: {policies: x}",
          "balancing.policies is no known key; did you mean policy? known keys here: policy"),
         ("nonsense: x",
-         "nonsense is no known key; known keys here: listen, admin, balancing, slices, inventory, "
-         "health, limits, timeouts, state_file, log"),
+         "nonsense is no known key; known keys here: listen, tls, admin, balancing, slices, "
+         "inventory, health, ejection, limits, timeouts, forwarding, triton, state_file, log"),
         ("timeouts: {connects: 1}", "timeouts.connects is no known key; did you mean connect?"),
         ("listen: 50050", "listen is 50050; allowed is a list"),
         ("listen: '50050'", "listen: '50050' is not host:port"),
@@ -158,6 +208,13 @@ def test_all_mistakes_are_named_at_once() -> None:
         ("state_file: 7", "state_file: 7 is no path of a file"),
         ("log: {level: loud}",
          "log.level: 'loud' is no level; known levels: debug, info, warning, error"),
+        ("forwarding: {request_id: yes}",
+         "forwarding.request_id: True is no choice; known choices: pass, make, off"),
+        ("forwarding: {trusted_proxies: [10.0.0.1/8]}",
+         "forwarding.trusted_proxies[0]: '10.0.0.1/8' is no network such as 10.0.0.0/8: "
+         "10.0.0.1/8 has host bits set"),
+        ("forwarding: {trusted_proxies: [7]}",
+         "forwarding.trusted_proxies[0]: 7 is no network"),
         ("log: {level: []}", "log.level: [] is no level"),
     ],
 )  # fmt: skip
@@ -254,7 +311,7 @@ def test_the_example_is_valid_and_shows_every_key_at_its_default() -> None:
     config = load(EXAMPLE)
     plain = parse("inventory: x", "g.yaml")
     assert set(document) == set(Config.model_fields)
-    for section in ("admin", "balancing", "health", "limits", "timeouts", "log"):
+    for section in ("admin", "balancing", "health", "ejection", "limits", "timeouts", "log"):
         given = getattr(config, section)
         assert given == getattr(plain, section), section
         assert set(document[section]) == set(type(given).model_fields), section

@@ -13,7 +13,7 @@ done something. A peer that stalls leaves what it is sent in the gateway's socke
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, cast
 
 from contract.slice_spec import Endpoint, SliceSpec
@@ -21,6 +21,7 @@ from gateway.balance.policies import POLICIES
 from gateway.fleet.health import CheckResult, Thresholds
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
+from gateway.forwarding_rules import ForwardingRules
 from gateway.limits import Limits, Timeouts
 from gateway.metrics import Counters
 from gateway.relay.core import RelayCore
@@ -37,6 +38,7 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.now_s = 1000.0
+        self.mistakes: list[BaseException] = []
         self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[Timer] = []
 
@@ -51,6 +53,12 @@ class FakeLoop:
         self._timers.append(timer)
         return timer
 
+    def create_task(self, coroutine: Coroutine[Any, Any, Any], name: str) -> "StageTask":
+        return StageTask(self, coroutine)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.mistakes.append(context["exception"])
+
     def run_soon(self) -> bool:
         """Run one turn's callbacks; return whether there were any."""
         count = len(self._soon)
@@ -63,6 +71,74 @@ class FakeLoop:
         self._timers = [timer for timer in self._timers if timer not in due]
         for timer in due:
             timer.callback()
+
+
+class Gate:
+    """What a coroutine on the stage may await: opened by the test."""
+
+    def __init__(self) -> None:
+        self.opened = False
+        self.waiting: StageTask | None = None
+
+    def __await__(self) -> Iterator["Gate"]:
+        if not self.opened:
+            yield self
+
+    def open(self) -> None:
+        self.opened = True
+        if self.waiting is not None:
+            self.waiting.soon()
+
+
+class StageTask:
+    """The part of a task that the relay uses; its coroutine awaits gates only."""
+
+    def __init__(self, loop: FakeLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._loop = loop
+        self._coroutine = coroutine
+        self._callbacks: list[Callable[[Any], object]] = []
+        self._outcome: tuple[Any, BaseException | None] | None = None
+        self._cancelled = False
+        self.soon()
+
+    def soon(self) -> None:
+        self._loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        if self._outcome is not None:
+            return
+        try:
+            if self._cancelled:
+                self._coroutine.throw(asyncio.CancelledError())
+            gate = self._coroutine.send(None)
+            gate.waiting = self
+            return
+        except StopIteration as end:
+            self._outcome = (end.value, None)
+        except asyncio.CancelledError:
+            self._outcome = (None, None)
+        except Exception as error:
+            self._outcome = (None, error)
+        for callback in self._callbacks:
+            self._loop.call_soon(callback, self)
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self._callbacks.append(callback)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self.soon()
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def exception(self) -> BaseException | None:
+        assert self._outcome is not None, "not done"
+        return self._outcome[1]
+
+    def result(self) -> Any:
+        assert self._outcome is not None, "not done"
+        return self._outcome[0]
 
 
 class Timer:
@@ -125,7 +201,7 @@ class Wire:
         return len(self._buffer)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+        return ("192.0.2.7", 40000) if name == "peername" else default
 
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -230,6 +306,7 @@ class Stage:
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
         policy: str = "least_load",
+        forwarding: ForwardingRules | None = None,
     ) -> None:
         from tests.support.h2_peers import ScriptedSlice
 
@@ -245,10 +322,12 @@ class Stage:
             limits or Limits(),
             timeouts or Timeouts(),
             self.checked_soon.append,
+            forwarding,
         )
         self.core.dialer = StageDialer(self)  # type: ignore[assignment]
         self.core.deadlines.start()
         self.links = Links(self.core)
+        self.core.relays.append(self.links)
         names = names or ("a",)
         self.specs = [
             SliceSpec(

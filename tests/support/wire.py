@@ -76,10 +76,15 @@ class FakeTransport(asyncio.Transport):
         eof_sent: The protocol has shut its side down.
         closed: The connection is gone; `aborted`: without what was still queued.
         room: Bytes the other side takes before it blocks; None for any number.
+
+    Args:
+        peer: The other side's IP address.
     """
 
-    def __init__(self, loop: FakeLoop, protocol: asyncio.BaseProtocol) -> None:
-        super().__init__()
+    def __init__(
+        self, loop: FakeLoop, protocol: asyncio.BaseProtocol, peer: str = "127.0.0.1"
+    ) -> None:
+        super().__init__({"peername": (peer, 40000)})
         self.loop = loop
         self.protocol: Any = protocol
         self.sent = bytearray()

@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from gateway.errors import BAD_ANSWER, Fault
+from gateway.fleet.outcomes import of_http_status
 from gateway.limits import Limits
 from gateway.relay.http1.grammar import (
     MalformedError,
@@ -28,6 +29,7 @@ class AnswerHead:
 
     Attributes:
         status: 100 to 999.
+        outcome: What it says of the slice, see gateway.fleet.outcomes.
         length: Body bytes to come, CHUNKED or UNTIL_CLOSE; 0 where the status allows no body. An
             answer to HEAD has none either, whatever is said here.
         keep_alive: The slice takes another request on this connection.
@@ -36,13 +38,14 @@ class AnswerHead:
         for_client: The head for such a client.
     """
 
-    __slots__ = ("_lines", "for_client", "keep_alive", "length", "plain", "status")
+    __slots__ = ("_lines", "for_client", "keep_alive", "length", "outcome", "plain", "status")
 
     def __init__(
         self, raw: bytes, lines: bytes, status: int, length: int, keep_alive: bool
     ) -> None:
         self._lines = lines
         self.status = status
+        self.outcome = of_http_status(status)
         self.length = length
         self.keep_alive = keep_alive
         for_client = self.form(http10=False, keep_alive=True)

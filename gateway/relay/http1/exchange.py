@@ -12,16 +12,28 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from gateway.errors import NO_SLICE, OVERLOADED, SLICE_LOST, SLICE_REFUSED, Fault
+from gateway.errors import (
+    ANSWER_TIMEOUT,
+    NO_SLICE,
+    OVERLOADED,
+    SHUTTING_DOWN,
+    SLICE_LOST,
+    SLICE_REFUSED,
+    Fault,
+)
+from gateway.fleet.outcomes import CONNECT_FAILED, LOST, REJECTED, TIMEOUT
+from gateway.fleet.sequences import LiveSequence, SequenceTable
 from gateway.fleet.slices import Slice
+from gateway.relay.forwarding import Origin
 from gateway.relay.http1.answer_head import AnswerHead
 from gateway.relay.http1.body import ChunkedBody
 from gateway.relay.http1.grammar import CHUNKED
 from gateway.relay.http1.head import RequestHead
-from gateway.relay.http1.own_answers import CONTINUE, fault_answer
+from gateway.relay.http1.own_answers import CONTINUE, fault_answer, own_answer
 from gateway.relay.http1.shared import Shared
 from gateway.relay.http1.stock import Stock
 from gateway.relay.http1.upstream import Upstream
+from gateway.relay.router import LIVE
 
 STALE_MAX: Final = 2
 """Kept-alive connections that may turn out closed before a request counts its slice as lost."""
@@ -35,6 +47,7 @@ class Exchange:
         plain: The request is as simple as its head (RequestHead.plain) and came whole: its answer
             may take the short path.
         body_left: Body bytes still to come from the client; CHUNKED until the last chunk came.
+        sequence: That the request belongs to, in `table`: no other slice can answer it.
         closing: The connection closes after this answer; finished: nothing more is read from it.
     """
 
@@ -54,9 +67,12 @@ class Exchange:
         "finished",
         "kept",
         "kept_bytes",
+        "origin",
         "plain",
         "request",
+        "sequence",
         "shared",
+        "table",
         "target",
         "transport",
         "upstream",
@@ -70,6 +86,7 @@ class Exchange:
         # Global.
         self.shared = shared
         # Per connection.
+        self.origin: Origin | None = None  # to be told to slices
         self.deadline_s = 0.0
         self.ahead = b""  # came before its turn: pipelined requests
         self.closing = False
@@ -90,6 +107,8 @@ class Exchange:
         self.kept: bytes | list[bytes | memoryview] | None = None
         self.kept_bytes = 0  # as accounted for in core.buffered_bytes
         self.continued = False  # 100 has been sent or is not needed
+        self.sequence: LiveSequence | None = None
+        self.table: SequenceTable | None = None
         self._tried: tuple[Slice, ...] = ()
         self._stale = 0
         self._lost = 0
@@ -103,7 +122,7 @@ class Exchange:
         if target is None:
             self.fail(NO_SLICE)
         else:
-            self._go_to(target, fresh=False)
+            self.go_to(target)
 
     def on_upstream(self, upstream: Upstream) -> None:
         """Send what there is of the request on `upstream`, which is now its own."""
@@ -127,10 +146,14 @@ class Exchange:
         else:
             self.deadline_s = self.shared.deadlines.after(timeouts.response_s)
 
-    def on_dial_failed(self) -> None:
-        """The slice takes no connection."""
-        self.waiting = None
-        self._try_another(SLICE_REFUSED)
+    def on_dial_failed(self, outcome: int = CONNECT_FAILED) -> None:
+        """The slice takes no connection; `outcome` says what that says about it."""
+        stock, self.waiting = self.waiting, None
+        if self.sequence is not None and stock is not None and stock.retired:
+            # Its slice gets nothing new, but brings to an end what it has begun.
+            self._acquire(self.sequence.member, fresh=False)
+            return
+        self._try_another(SLICE_REFUSED, outcome)
 
     def upstream_lost(self, fresh: bool) -> None:
         """
@@ -145,7 +168,8 @@ class Exchange:
         assert target is not None, "lost without a slice"
         core = self.shared.core
         self.plain = False  # let_go() is to forget what was tried
-        if not fresh and self.kept is not None and self._stale < STALE_MAX and target.routable:
+        may_repeat = self.kept is not None and self.sequence is None and target.routable
+        if not fresh and may_repeat and self._stale < STALE_MAX:
             self._stale += 1
             self.shared.counters.replays += 1
             self._acquire(target, fresh=True)
@@ -153,17 +177,37 @@ class Exchange:
         core.slice_lost(target)
         self._lost += 1
         if self._lost > LOST_MAX:
-            self.fail(SLICE_LOST)
+            self.fail(SLICE_LOST, LOST)
         else:
-            self._try_another(SLICE_LOST)
+            self._try_another(SLICE_LOST, LOST)
 
-    def _try_another(self, fault: Fault) -> None:
+    def slice_hangs(self, target: Slice) -> None:
+        """`target` was given the request and will not answer: send it elsewhere if that can be."""
+        if target is not self.target or self.answering or self.kept is None or not self.request:
+            return
+        members = self.shared.core.registry.pool(self.request.route.key).members
+        if all(member is target or member in self._tried for member in members):
+            return  # nobody else could answer either: it waits, within its timeout
+        if self.sequence is not None:
+            return  # the slice may come back with what it knows
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None and upstream.client is self:
+            upstream.close()
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.give_up(self)
+        self._try_another(ANSWER_TIMEOUT, TIMEOUT)
+
+    def _try_another(self, fault: Fault, outcome: int) -> None:
         """Go to a slice that was not tried, if the request can still be sent; else fail."""
-        target, self.target = self.target, None
+        target = self.target
         assert target is not None, "no slice was tried"
         assert self.request is not None, "no request to try again"
-        target.end()
+        self._end_attempt(outcome)
         self.plain = False  # let_go() is to forget what was tried
+        if self.sequence is not None:
+            self.fail(fault.because("its sequence cannot go on elsewhere; start it again"))
+            return
         if self.kept is None:
             self.fail(fault)
             return
@@ -174,16 +218,17 @@ class Exchange:
             self.fail(fault if pool.members else NO_SLICE)
             return
         self.shared.counters.replays += 1
-        self._go_to(other, fresh=False)
+        self.go_to(other)
 
-    def _go_to(self, target: Slice, fresh: bool) -> None:
+    def go_to(self, target: Slice) -> None:
+        """Begin the request on `target`."""
         self.target = target
         target.begin()
         target.http_requests += 1
         if not self.continued:
             self.continued = True
             self.transport.write(CONTINUE)
-        self._acquire(target, fresh)
+        self._acquire(target, fresh=False)
 
     def _acquire(self, target: Slice, fresh: bool) -> None:
         stock = self.shared.stocks.stock(target)
@@ -195,6 +240,16 @@ class Exchange:
         if not stock.wait(self, first=fresh):
             self.waiting = None
             self.fail(OVERLOADED)
+
+    def head_of(self, head: RequestHead) -> bytes:
+        """Return the head to send to a slice."""
+        if self.origin is None:
+            return head.upstream
+        added = [
+            b"%s: %s\r\n" % field
+            for field in self.origin.fields(head.came, b"1.0" if head.http10 else b"1.1")
+        ]
+        return b"".join((head.upstream[:-2], *added, b"\r\n"))
 
     # --- the request's body -------------------------------------------------------------------
 
@@ -236,16 +291,16 @@ class Exchange:
 
     # --- the answer ---------------------------------------------------------------------------
 
-    def answered(self) -> None:
+    def answered(self, outcome: int) -> None:
         """The whole answer has been written, in one piece."""
         target = self.target
         assert target is not None, "answered by nobody"
         if self.kept_bytes or self.ahead or self.eof or self.closing:
-            self.answer_ended()
+            self.answer_ended(outcome)
             return
         target.answered_http(monotonic() - self.began_s)
-        target.end()
-        self.request = self.target = self.upstream = self.kept = None
+        self._end_attempt(outcome)
+        self.request = self.upstream = self.kept = None
         self.deadline_s = self.shared.deadlines.now_s + self.shared.idle_s
 
     def answer_begins(self, head: AnswerHead) -> bytes:
@@ -267,27 +322,39 @@ class Exchange:
             self.transport.write(pieces[0])
         else:
             self.transport.writelines(pieces)
-        timeouts = self.shared.core.timeouts
-        self.deadline_s = self.shared.deadlines.after(
-            timeouts.send_idle_s if self.write_paused else timeouts.stream_idle_s
-        )
+        if self.write_paused:
+            self.deadline_s = self.send_deadline_s()
+        else:
+            self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.stream_idle_s)
 
-    def answer_ended(self) -> None:
+    def send_deadline_s(self) -> float:
+        """
+        Return the deadline of a client that has been sent more than it takes.
+
+        When all connections together hold more than they may, it is now: whoever does not read
+        is cut off before those who do are refused.
+        """
+        core = self.shared.core
+        if core.buffered_bytes > core.limits.buffered_bytes:
+            return core.deadlines.now_s
+        return core.deadlines.after(core.timeouts.send_idle_s)
+
+    def answer_ended(self, outcome: int) -> None:
         """The answer has been written to its end."""
         target = self.target
         assert target is not None, "answered by nobody"
         target.answered_http(monotonic() - self.began_s)
-        self.let_go()
+        self.let_go(outcome)
         self.end_request()
 
-    def answer_broken(self) -> None:
+    def answer_broken(self, outcome: int) -> None:
         """The slice broke off: the client must not take what it has for the whole answer."""
         self.shared.counters.fault(SLICE_LOST.code)
-        self.let_go()
+        self.let_go(outcome)
         self.finished = self.closing = True
         self.transport.abort()
 
-    def fail(self, fault: Fault) -> None:
+    def fail(self, fault: Fault, outcome: int = REJECTED) -> None:
         """Answer with `fault`. Nothing of an answer has been sent."""
         assert not self.answering, "two answers"
         request = self.request
@@ -304,10 +371,25 @@ class Exchange:
                 is_head=request is not None and request.is_head,
             )
         )
+        self.let_go(outcome)
+        self.end_request()
+
+    def answer_locally(self, head: RequestHead) -> None:
+        """Answer what the gateway knows by itself: that it runs, or that a slice can serve."""
+        core = self.shared.core
+        if core.draining:
+            self.fail(SHUTTING_DOWN)
+            return
+        ready = head.route.kind is LIVE or core.registry.everywhere.members
+        if self.body_left:
+            self.closing = True
+        self.transport.write(
+            own_answer(200 if ready else 400, http10=head.http10, keep_alive=not self.closing)
+        )
         self.let_go()
         self.end_request()
 
-    def let_go(self) -> None:
+    def let_go(self, outcome: int = REJECTED) -> None:
         """The exchange is over: give everything back, exactly once."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None and upstream.client is self:
@@ -315,14 +397,25 @@ class Exchange:
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.give_up(self)
-        target, self.target = self.target, None
-        if target is not None:
-            target.end()
+        if self.target is not None:
+            self._end_attempt(outcome)
+        sequence, self.sequence = self.sequence, None
+        if sequence is not None and self.table is not None:
+            self.table.finish(sequence, self.shared.deadlines.now_s)
         self._drop_kept()
         self.request = self.chunks = None
         self.plain = self.answering = False
         self._tried = ()
         self._stale = self._lost = 0
+
+    def _end_attempt(self, outcome: int) -> None:
+        """Give the slice's count back, and say how it did; the only place that does."""
+        target, self.target = self.target, None
+        assert target is not None, "ended twice"
+        target.end()
+        if outcome or target.tallies:
+            assert self.request is not None, "an attempt at nothing"
+            self.shared.core.attempt_ended(target, self.request.route.key, outcome)
 
     # --- what Downstream adds -----------------------------------------------------------------
 

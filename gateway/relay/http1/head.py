@@ -19,6 +19,7 @@ from gateway.errors import (
     Fault,
 )
 from gateway.limits import Limits
+from gateway.relay.forwarding import NOTHING_CAME, Came, Forwarding
 from gateway.relay.http1.grammar import (
     CHUNKED,
     TOKEN,
@@ -52,20 +53,23 @@ class RequestHead:
     A request head that may be relayed, and everything that is to be known of it.
 
     Attributes:
-        upstream: The head to send to a slice, with its empty line.
-        unchanged: `upstream` equals the bytes that came.
+        upstream: The head to send to a slice, with its empty line; what `core.forwarding` adds
+            for this client is still missing.
+        unchanged: What goes to the slice equals the bytes that came.
         length: Body bytes to come, or CHUNKED.
         keep_alive: The client wants to send another request.
         http10: The client speaks HTTP/1.0.
         is_head: The answer has no body.
         expect_continue: The client waits for 100 before it sends the body.
         route: Who answers.
+        came: What it says of its origin.
         simple: Its answer may pass unchanged: HTTP/1.1, kept alive, not HEAD.
         plain: Nothing in it needs more than the short path: it is simple, for a slice, without an
             expectation, and its body has at most PLAIN_BYTES_MAX.
     """
 
     __slots__ = (
+        "came",
         "expect_continue",
         "http10",
         "is_head",
@@ -88,9 +92,12 @@ class RequestHead:
         is_head: bool,
         expect_continue: bool,
         route: Route,
+        came: Came | None = None,
     ) -> None:
-        self.unchanged = upstream == raw
-        self.upstream = raw if self.unchanged else upstream
+        same = upstream == raw
+        self.unchanged = same and came is None
+        self.upstream = raw if same else upstream
+        self.came = came or NOTHING_CAME
         self.length = length
         self.keep_alive = keep_alive
         self.http10 = http10
@@ -103,6 +110,7 @@ class RequestHead:
             and 0 <= length <= PLAIN_BYTES_MAX
             and not expect_continue
             and route.kind is BALANCED
+            and not route.composed
         )
 
 
@@ -113,26 +121,29 @@ class _RefusedError(Exception):
         self.fault = fault
 
 
-def judge_request(raw: bytes, limits: Limits) -> RequestHead | Fault:
+def judge_request(
+    raw: bytes, limits: Limits, forwarding: Forwarding | None = None
+) -> RequestHead | Fault:
     """
     Judge one request head.
 
     Args:
         raw: From the request line's first byte to the empty line's last; nothing before or after.
+        forwarding: None when it is not on: then nothing is added to a head.
 
     Returns:
         What to do with the request; or the fault to answer with, after which the connection must
         be closed, because nobody can say where the next request begins.
     """
     try:
-        return _judge(raw, limits)
+        return _judge(raw, limits, forwarding)
     except MalformedError as error:
         return BAD_REQUEST.because(str(error))
     except _RefusedError as refused:
         return refused.fault
 
 
-def _judge(raw: bytes, limits: Limits) -> RequestHead:
+def _judge(raw: bytes, limits: Limits, forwarding: Forwarding | None) -> RequestHead:
     if len(raw) > limits.head_bytes:
         raise _RefusedError(HEAD_TOO_LARGE)
     line, *lines = raw[:-4].split(b"\r\n")
@@ -157,7 +168,11 @@ def _judge(raw: bytes, limits: Limits) -> RequestHead:
     passed_on = [b"%s %s HTTP/1.1" % (method, target)]
     if host is not None:
         passed_on.append(b"Host: " + host)
-    passed_on += end_to_end(fields, options, _EXPECT)
+    drop, came = _EXPECT, None
+    if forwarding is not None:
+        drop |= forwarding.replaced
+        came = forwarding.read((name, value) for name, value, _ in fields if name not in options)
+    passed_on += end_to_end(fields, options, drop)
     if length == CHUNKED:
         passed_on.append(_CHUNKED_LINE)
     return RequestHead(
@@ -169,6 +184,7 @@ def _judge(raw: bytes, limits: Limits) -> RequestHead:
         method == b"HEAD",
         expect_continue and bool(length),
         http_route(method, target),
+        came,
     )
 
 

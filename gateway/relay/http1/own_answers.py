@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Final
 
 from gateway.errors import Fault
+from gateway.relay.composed import HttpAnswer
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RETRY_AFTER: Final = b"Retry-After: 1\r\n"
@@ -31,6 +32,25 @@ def own_answer(
     parts.append(b"\r\n")
     if not is_head:
         parts.append(body)
+    return b"".join(parts)
+
+
+def composed_answer(answer: HttpAnswer, *, http10: bool, keep_alive: bool, is_head: bool) -> bytes:
+    """Return a composed answer as it goes to the client."""
+    known = {each.value: each.phrase for each in HTTPStatus}
+    phrase = known.get(answer.status, "").encode()
+    parts = [b"HTTP/1.1 %d %s\r\n" % (answer.status, phrase)]
+    for name, value in answer.headers:
+        # A slice's own words may stand here: a line's end in them would begin another field.
+        parts.append(b"%s: %s\r\n" % (name, value.replace(b"\r", b" ").replace(b"\n", b" ")))
+    parts.append(b"Content-Length: %d\r\n" % len(answer.body))
+    if not keep_alive:
+        parts.append(b"Connection: close\r\n")
+    elif http10:
+        parts.append(b"Connection: keep-alive\r\n")
+    parts.append(b"\r\n")
+    if not is_head:
+        parts.append(answer.body)
     return b"".join(parts)
 
 

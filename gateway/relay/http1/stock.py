@@ -1,9 +1,11 @@
 """The connections to slices: idle ones to take, how many there may be, and who waits for one."""
 
+import asyncio
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from gateway.fleet.outcomes import REJECTED
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http1.shared import Shared
@@ -22,6 +24,7 @@ class Stock:
         idle: Connections without a request; the one used last is on top, so that a surplus grows
             old at the bottom and is closed.
         open: Connections there are, those being opened included.
+        made: Those that are open, idle or busy.
         queued: Somebody waits, or the stock is retired: a connection that has finished must come
             through `checkin()` and may not simply be put on `idle`.
     """
@@ -29,8 +32,8 @@ class Stock:
     __slots__ = (
         "_dialing",
         "_shared",
-        "busy",
         "idle",
+        "made",
         "member",
         "open",
         "queued",
@@ -43,6 +46,7 @@ class Stock:
         self.member = member
         self.idle: list[Upstream] = []
         self.open = 0
+        self.made: set[Upstream] = set()
         self.waiting: OrderedDict[Exchange, None] = OrderedDict()
         self.queued = False
         self.retired = False
@@ -84,12 +88,14 @@ class Stock:
     def connected(self, upstream: Upstream) -> None:
         """A connection that this stock opened is there."""
         self._dialing -= 1
+        self.made.add(upstream)
         upstream.rest()
         self.checkin(upstream)
 
     def lost(self, upstream: Upstream) -> None:
         """A connection has closed, for whatever reason."""
         self.open -= 1
+        self.made.discard(upstream)
         self.forget(upstream)
         if self.waiting:
             self._dial()
@@ -111,7 +117,7 @@ class Stock:
         for upstream in idle:
             upstream.close()
         while self.waiting:
-            self._next_waiting().on_dial_failed()
+            self._next_waiting().on_dial_failed(REJECTED)
 
     def _next_waiting(self) -> "Exchange":
         client, _ = self.waiting.popitem(last=False)
@@ -129,7 +135,9 @@ class Stock:
             self._dialing += 1
             self.open += 1
             upstream = Upstream(self._shared, self)
-            core.dialer.dial(self.member.spec.http, upstream, partial(self._dial_failed, upstream))
+            protocol = cast("asyncio.BaseProtocol", upstream)
+            failed = partial(self._dial_failed, upstream)
+            core.dialer.dial(self.member.spec.http, protocol, failed)
 
     def _dial_failed(self, upstream: Upstream, reason: str, refused: bool) -> None:
         """Nobody answers: all who wait go elsewhere. Too slow: the one who waited longest does."""
@@ -171,6 +179,17 @@ class Stocks:
         stock = self.by_slice.pop(member, None)
         if stock is not None:
             stock.retire()
+
+    def slice_down(self, member: Slice) -> None:
+        """A Relay: the slice hangs, so what it was given and has not begun to answer moves on."""
+        stock = self.by_slice.get(member)
+        if stock is None:
+            return
+        idle, stock.idle = stock.idle, []
+        for upstream in idle:
+            upstream.close()
+        for client in [*stock.waiting, *(c for u in list(stock.made) if (c := u.client))]:
+            client.slice_hangs(member)
 
     def close(self) -> None:
         """Close the connections to every slice."""

@@ -4,18 +4,25 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import BAD_ANSWER, Fault
+from gateway.fleet.outcomes import LOST, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.limits import GIB
 from gateway.relay.http1.answer_head import UNTIL_CLOSE, AnswerHead, judge_answer
 from gateway.relay.http1.body import LAST_CHUNK, ChunkedBody, framed
-from gateway.relay.http1.grammar import CHUNKED
-from gateway.relay.http1.shared import WRITE_HIGH_BYTES, WRITE_LOW_BYTES, Shared
+from gateway.relay.http1.grammar import CHUNKED, bare_line_end
+from gateway.relay.http1.shared import (
+    ANSWER_READ_BYTES,
+    WRITE_HIGH_BYTES,
+    WRITE_LOW_BYTES,
+    Shared,
+)
 from gateway.relay.slabs import LARGE_BODY_BYTES, SlabReader
 
 if TYPE_CHECKING:
     from gateway.relay.http1.exchange import Exchange
     from gateway.relay.http1.stock import Stock
 
+_ANSWER_START: Final = b"HTTP/1."
 INTERIM_MAX: Final = 16
 """1xx answers before the real one."""
 ANSWER_BYTES_MAX: Final = 1024 * GIB
@@ -24,9 +31,9 @@ SMALL_STREAK: Final = 16
 """Answers without a large body after which a connection goes back to plain reads."""
 
 
-class Upstream(asyncio.Protocol):
+class Upstream:
     """
-    One connection to a slice: idle in its stock, bound to a client, or finishing an answer that
+    One connection to a slice, an asyncio protocol by its methods: idle in its stock, bound to a client, or finishing an answer that
     its client no longer waits for.
 
     Attributes:
@@ -38,6 +45,7 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_abandoned",
+        "_abandoned_key",
         "_bodiless",
         "_chunks",
         "_framing",
@@ -75,6 +83,7 @@ class Upstream(asyncio.Protocol):
         # Per answer.
         self.client: Exchange | None = None
         self._abandoned: Slice | None = None  # the client has gone; the slice is still counted
+        self._abandoned_key = ""  # of the pool it was picked from
         self._bodiless = False  # the answer to HEAD
         self._head: AnswerHead | None = None
         self._left = 0  # body bytes to come, CHUNKED or UNTIL_CLOSE
@@ -113,7 +122,7 @@ class Upstream(asyncio.Protocol):
                     stock.checkin(self)
                 else:
                     stock.idle.append(self)
-                client.answered()
+                client.answered(head.outcome)
                 return
         self._received(data)
 
@@ -131,17 +140,17 @@ class Upstream(asyncio.Protocol):
         self.stock.lost(self)
         client, self.client = self.client, None
         if client is None:
-            self._end_abandoned()
+            self._end_abandoned(LOST)
         elif self._head is None:
             fresh = not self.used or self._slow
             client.upstream_lost(fresh)
         elif self._left == UNTIL_CLOSE and exc is None:
             if self._framing:
                 client.transport.write(LAST_CHUNK)
-            client.answer_ended()
+            client.answer_ended(self._head.outcome)
         else:
             self._shared.core.slice_lost(self.stock.member)
-            client.answer_broken()
+            client.answer_broken(LOST)
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -159,6 +168,12 @@ class Upstream(asyncio.Protocol):
     def answer_begun(self) -> bool:
         return self._head is not None
 
+    def pause_reading(self) -> None:
+        """The client does not keep up with its answer."""
+        self._transport.pause_reading()
+        if self._reader is not None:
+            self._reader.copies = True
+
     def rest(self) -> None:
         """The connection has nothing to do; too much of that and it is closed."""
         self.deadline_s = self._shared.deadlines.after(self._shared.core.timeouts.upstream_idle_s)
@@ -169,7 +184,7 @@ class Upstream(asyncio.Protocol):
         self.stock.forget(self)
         self._transport.abort()
 
-    def abandon(self, bodiless: bool) -> None:
+    def abandon(self, key: str, bodiless: bool) -> None:
         """
         The client has gone after it had sent its whole request: wait for the answer without it.
 
@@ -182,8 +197,10 @@ class Upstream(asyncio.Protocol):
         if self._head is not None and self._left < 0:
             self.close()
             member.end()
+            self._shared.core.attempt_ended(member, key, REJECTED)
             return
         self._abandoned = member
+        self._abandoned_key = key
         self._bodiless = bodiless
         self._slow = True
         member.abandoned += 1
@@ -195,8 +212,7 @@ class Upstream(asyncio.Protocol):
             self.rest()
             return
         self.deadline_s = 0.0
-        if self._abandoned is not None:
-            self._abandoned.failed()
+        self._end_abandoned(TIMEOUT)
         self.close()
 
     # --- the general path ---------------------------------------------------------------------
@@ -244,6 +260,8 @@ class Upstream(asyncio.Protocol):
             if end == 3:
                 if len(start) > self._shared.core.limits.head_bytes:
                     self._fail(BAD_ANSWER.because("its head is too large"))
+                elif start[:7] != _ANSWER_START[: len(start)] or bare_line_end(start, 0):
+                    self._fail(BAD_ANSWER.because("it is no HTTP/1"))
                 else:
                     self._partial = start
                 return None
@@ -295,7 +313,7 @@ class Upstream(asyncio.Protocol):
         if left - (len(data) - end) > LARGE_BODY_BYTES:
             self._small_streak = 0
             if self._reader is None:
-                self._reader = SlabReader(self, self._shared.slabs)
+                self._reader = SlabReader(self, self._shared.answer_slabs, ANSWER_READ_BYTES)
                 self._transport.set_protocol(self._reader)  # type: ignore[arg-type]
         return data[end:]
 
@@ -341,16 +359,19 @@ class Upstream(asyncio.Protocol):
         """The answer has come to its end."""
         client, self.client = self.client, None
         reusable = self._reusable
+        assert self._head is not None, "the end of nothing"
+        outcome = self._head.outcome
         self._head = self._chunks = None
         self._slow = False
         self._interim = 0
         self.used = True
         if self._reader is not None:
+            self._reader.copies = False
             self._small_streak += 1
             if self._small_streak > SMALL_STREAK:
                 self._reader = None
-                self._transport.set_protocol(self)
-        self._end_abandoned()
+                self._transport.set_protocol(cast("asyncio.BaseProtocol", self))
+        self._end_abandoned(outcome)
         if reusable:
             # The client may have paused us with the last piece; the next one must not inherit that.
             self._transport.resume_reading()
@@ -359,23 +380,23 @@ class Upstream(asyncio.Protocol):
         else:
             self.close()
         if client is not None:
-            client.answer_ended()
+            client.answer_ended(outcome)
 
     def _fail(self, fault: Fault) -> None:
         """The slice's answer cannot be relayed."""
         client = self.client
         begun = self._head is not None
-        self.stock.member.failed()
         self.close()
         if client is None:
-            return  # connection_lost() returns the abandoned slot
-        if begun:
-            client.answer_broken()
+            self._end_abandoned(LOST)
+        elif begun:
+            client.answer_broken(LOST)
         else:
-            client.fail(fault)
+            client.fail(fault, LOST)
 
-    def _end_abandoned(self) -> None:
+    def _end_abandoned(self, outcome: int) -> None:
         abandoned, self._abandoned = self._abandoned, None
         if abandoned is not None:
             abandoned.abandoned -= 1
             abandoned.end()
+            self._shared.core.attempt_ended(abandoned, self._abandoned_key, outcome)

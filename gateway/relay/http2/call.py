@@ -12,18 +12,30 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
 from gateway.errors import Fault
-from gateway.fleet.registry import SlicePool
+from gateway.fleet.outcomes import LOST, REJECTED, of_http_status
+from gateway.fleet.pools import SlicePool
+from gateway.fleet.sequences import NO_SEQUENCE, TableFullError
 from gateway.fleet.slices import Slice
 from gateway.relay.http2 import frames
+from gateway.relay.http2.composing import collect
 from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import Request, encode
+from gateway.relay.http2.sticky import Sticky
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
 from gateway.relay.router import BY_MESSAGE, pool_key_of_message
+from gateway.relay.sequence_fields import (
+    PREFIX_BYTES,
+    START_BYTES_MAX,
+    StartOfMessage,
+    open_start,
+    read_start,
+)
 
 if TYPE_CHECKING:
     from gateway.relay.http2.downstream import Downstream
     from gateway.relay.http2.upstream import Upstream
 
+STREAM_INFER: Final = b"/inference.GRPCInferenceService/ModelStreamInfer"
 LOSSES_MAX: Final = 1
 """Slices that may be lost under a call before it is given up: what kills two might kill all."""
 KEPT_OVERHEAD_BYTES: Final = 64
@@ -40,6 +52,9 @@ class Call(Stream):
         client: The connection it came on.
         request: What was asked.
         target: The slice that was given the call; None before, and once it is done.
+        key: Of the pool that the target was picked from.
+        sticky: Of a call of a model that batches sequences.
+        http_status: Of the answer, once it has begun.
         kept: What the client has sent, as pieces of data or runs of frames, until the answer begins; None when it is not kept.
         begun: The answer's head has been passed on.
         done: The slice's part is over; what the client still sends is thrown away.
@@ -53,14 +68,17 @@ class Call(Stream):
         "client",
         "deadline_s",
         "done",
+        "http_status",
         "kept",
         "kept_bytes",
+        "key",
         "losses",
         "opened_s",
         "pool",
         "request",
         "request_trailers",
         "started_s",
+        "sticky",
         "target",
         "tried",
     )
@@ -71,6 +89,7 @@ class Call(Stream):
         self.request = request
         self.target: Slice | None = None
         self.pool: SlicePool | None = None
+        self.sticky: Sticky | None = None
         self.tried: tuple[Slice, ...] = ()
         self.losses = 0
         self.kept: list[Chunk | Run] | None = []
@@ -92,11 +111,16 @@ class Call(Stream):
         if self.kept is not None:
             self._keep(data, size)
         if peer is None:
+            if self.sticky is not None:
+                self._follow(data)
             if self.client.core.buffered_bytes > self.client.core.limits.buffered_bytes:
                 self.fail_overloaded()
             elif self.target is None:
                 self._bind_by_message()
-        elif peer.connection.send_data(peer, data, ends):
+            return
+        if self.sticky is not None:
+            self._follow(data)
+        if peer.connection.send_data(peer, data, ends):
             self.connection.credit(self, size)
         elif self.client.core.buffered_bytes > self.client.core.limits.buffered_bytes:
             self.fail_overloaded()
@@ -104,7 +128,9 @@ class Call(Stream):
     def take_run(self, run: Run) -> bool:
         """Pass several DATA frames on at once; return False if they cannot go so."""
         peer = self.peer
-        if peer is None or not peer.connection.send_run(peer, run):
+        if peer is None or (self.sticky is not None and self.sticky.tap is not None):
+            return False
+        if not peer.connection.send_run(peer, run):
             return False
         self.ended_in = run.ends
         if self.kept is not None:
@@ -113,15 +139,31 @@ class Call(Stream):
 
     def bind(self, key: str) -> None:
         """Give the call to a slice of the pool `key`."""
+        self.key = key
         self.pool = pool = self.client.core.registry.pool(key)
-        self._give_to(pool.policy.pick(pool.members), errors.NO_SLICE)
+        if pool.sequences is not None:
+            self._bind_by_sequence(pool)
+            return
+        members = pool.members
+        if members and not pool.trials:  # as pick() would
+            self._give_to(pool.policy.pick(members), errors.NO_SLICE)
+        else:
+            self._give_to(pool.pick(), errors.NO_SLICE)
 
-    def cancel(self) -> None:
-        """The client takes it back: the slice is told at once."""
+    def cancel(self, outcome: int = REJECTED) -> None:
+        """Nobody wants the answer any more: the slice is told at once."""
         self._part_from_slice(frames.CANCEL)
-        self.release()
+        self.release(outcome)
         self._forget_kept()
         self.done = True
+        if self.composed:
+            self.client.core.composed.cancel(self)
+
+    @property
+    def composed(self) -> bool:
+        """The composer answers, not a slice."""
+        request = self.request
+        return request.route.composed and request.is_grpc and self.client.core.composer is not None
 
     # --- the slice's side ---------------------------------------------------------------------
 
@@ -129,7 +171,9 @@ class Call(Stream):
         """Send the request on `peer`, a new stream of a connection to the slice."""
         connection = peer.connection
         self.peer = peer
-        request = self.request
+        block = self.request.block
+        if self.request.came is not None:
+            block = self.client.block_of(self.request)
         assert self.kept is not None, "a call whose request is gone cannot be started"
         # Runs of frames are kept only once a call has been started.
         kept = (
@@ -141,12 +185,12 @@ class Call(Stream):
             self.ended_in
             and len(kept) == 1
             and self.request_trailers is None
-            and connection.send_whole(peer, request.block, kept[0])
+            and connection.send_whole(peer, block, kept[0])
         ):
             self.connection.credit(self, len(kept[0]))
             return
         ends_with_head = self.ended_in and not kept and self.request_trailers is None
-        connection.send_headers(peer, request.block, ends_with_head)
+        connection.send_headers(peer, block, ends_with_head)
         ends_with_data = self.ended_in and self.request_trailers is None
         for index, data in enumerate(kept):
             last = index == len(kept) - 1
@@ -157,21 +201,36 @@ class Call(Stream):
         if self.kept_bytes > self.client.core.limits.replay_bytes:
             self._forget_kept()
 
-    def begin_answer(self) -> None:
+    def begin_answer(self, http_status: int) -> None:
         """The slice answers: from here on no other may."""
         self.begun = True
+        self.http_status = http_status
         self._forget_kept()
 
-    def slice_done(self) -> None:
+    @property
+    def outcome_of_head(self) -> int:
+        """What an answer says of the slice that has ended without a `grpc-status`."""
+        return LOST if self.request.is_grpc else of_http_status(self.http_status)
+
+    def slice_done(self, outcome: int) -> None:
         """The slice has sent its last frame."""
         target = self.target
         if target is not None:
             target.answered_grpc(time.monotonic() - self.started_s)
         self.peer = None
         self.done = True
-        self.release()
+        self.release(outcome)
 
-    def slice_lost(self, fault: Fault, unprocessed: bool) -> None:
+    @property
+    def movable(self) -> bool:
+        """Another slice could be sent the same, and there is one."""
+        if self.begun or self.kept is None or self.losses >= LOSSES_MAX or self.pool is None:
+            return False
+        if self.sticky is not None and self.sticky.bound:
+            return False
+        return any(m is not self.target and m not in self.tried for m in self.pool.members)
+
+    def slice_lost(self, fault: Fault, unprocessed: bool, outcome: int) -> None:
         """
         The slice will not answer; try another, or tell the client.
 
@@ -179,10 +238,15 @@ class Call(Stream):
             fault: What the client is told if nobody else can answer.
             unprocessed: The slice has certainly not worked on it (connection refused, GOAWAY,
                 REFUSED_STREAM), so it may move as often as there are slices.
+            outcome: See gateway.fleet.outcomes.
         """
         target = self.target
         self.peer = None
-        self.release()
+        if self.sticky is not None and self.sticky.bound:
+            self.release(outcome)
+            self.fail(fault.because("its sequence cannot go on elsewhere; start it again"))
+            return
+        self.release(outcome)
         if target is not None:
             self.tried += (target,)
         if not unprocessed:
@@ -197,24 +261,26 @@ class Call(Stream):
 
     # --- ends ---------------------------------------------------------------------------------
 
-    def fail(self, fault: Fault) -> None:
-        """Answer with an error of our own, in the form the client understands."""
+    def fail(self, fault: Fault, outcome: int = REJECTED) -> None:
+        """
+        Answer with an error of our own, in the form the client understands.
+
+        Args:
+            fault: What the client is told.
+            outcome: What it says of the slice that has the call.
+        """
         client = self.client
         client.core.counters.fault(fault.code)
         self._part_from_slice(frames.CANCEL)
-        self.release()
+        self.release(outcome)
         self._forget_kept()
         self.done = True
+        if self.composed:
+            client.core.composed.cancel(self)
         if self.begun and not self.request.is_grpc:
             client.reset(self, frames.INTERNAL_ERROR)
         elif self.request.is_grpc:
-            status = [
-                (b"grpc-status", str(fault.grpc_status).encode()),
-                (b"grpc-message", _percent_encode(fault.message)),
-            ]
-            block = encode(status if self.begun else [*_GRPC_HEAD, *status])
-            self.begun = True
-            client.send_headers(self, block, ends=True)
+            self.answer_status(fault.grpc_status, fault.message)
         else:
             self._answer_http(fault.http_status, fault.http_body)
 
@@ -222,6 +288,17 @@ class Call(Stream):
         """All connections together hold more than they may."""
         self.client.core.counters.limit("buffered_bytes")
         self.fail(errors.OVERLOADED)
+
+    def answer_status(self, code: int, details: str) -> None:
+        """End a gRPC call with a status."""
+        status = [
+            (b"grpc-status", str(code).encode()),
+            (b"grpc-message", _percent_encode(details)),
+        ]
+        block = encode(status if self.begun else [*_GRPC_HEAD, *status])
+        self.begun = self.done = True
+        self._forget_kept()
+        self.client.send_headers(self, block, ends=True)
 
     def answer_message(self, message: bytes) -> None:
         """Answer a gRPC call with one message of our own and status OK."""
@@ -232,11 +309,15 @@ class Call(Stream):
         client.send_data(self, b"\0" + len(message).to_bytes(4, "big") + message, ends=False)
         client.send_headers(self, encode([(b"grpc-status", b"0")]), ends=True)
 
-    def release(self) -> None:
-        """Give the slice's count back, exactly once."""
+    def release(self, outcome: int) -> None:
+        """Give the slice's count back, exactly once, and say what came of the attempt."""
         target, self.target = self.target, None
         if target is not None:
             target.end()
+            if self.sticky is not None:
+                self.sticky.finish()
+            if outcome or target.tallies:
+                self.client.core.attempt_ended(target, self.key, outcome)
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -245,17 +326,60 @@ class Call(Stream):
         kept = self.kept
         assert kept is not None
         if self.request.route.kind is not BY_MESSAGE:
-            self.bind("call")  # a request with trailers; anything else is bound on HEADERS
+            if self.composed:
+                collect(self)
+            else:
+                self.bind("call")  # a request with trailers; anything else is bound on HEADERS
             return
-        if len(kept) > 1:  # joined for good, so that a name that drips in is not joined ever again
+        if len(kept) > 1:
+            first = cast("Chunk", kept[0])
+            if self.pool is not None and not self.ended_in and not self._much_came_after(first):
+                return
+            # Joined for good, so that a name that drips in is not joined ever again.
             kept[:] = [b"".join(cast("list[Chunk]", kept))]
         start = cast("Chunk", kept[0])
         key = pool_key_of_message(start)
+        if not key and start and start[0]:
+            key = pool_key_of_message(open_start(bytes(start[:START_BYTES_MAX])))
         limits = self.client.core.limits
         if len(start) >= 5 and int.from_bytes(start[1:5], "big") > limits.body_bytes:
             self.fail(errors.BODY_TOO_LARGE)
-        elif key is not None or self.ended_in or len(start) > 64 * 1024:
+        elif key is not None or self.ended_in or len(start) > START_BYTES_MAX:
             self.bind(key or "")
+
+    def _much_came_after(self, first: Chunk) -> bool:
+        """Return whether reading a message's start once more is worth it: it may come by bytes."""
+        came = self.kept_bytes - KEPT_OVERHEAD_BYTES * len(self.kept or ())
+        size = PREFIX_BYTES + int.from_bytes(first[1:PREFIX_BYTES], "big")
+        return came >= 2 * len(first) or came >= size or came > START_BYTES_MAX
+
+    def _bind_by_sequence(self, pool: SlicePool) -> None:
+        """Bind once the message has said to which sequence it belongs, or can no longer do so."""
+        assert self.kept is not None, "bound after it was answered"
+        assert pool.sequences is not None, "not a model of sequences"
+        start = bytes(cast("Chunk", self.kept[0])) if self.kept else b""
+        told = _start_of(start)
+        if told is None:
+            if not self.ended_in and len(start) <= START_BYTES_MAX:
+                return
+            told = StartOfMessage("", NO_SEQUENCE)
+        core = self.client.core
+        self.sticky = sticky = Sticky(core, pool.sequences, self.request.path == STREAM_INFER)
+        try:
+            target = sticky.begin(told.fields, pool)
+        except TableFullError:
+            core.counters.limit("sequences")
+            self.fail(errors.OVERLOADED.because("too many live sequences of one model"))
+            return
+        if target is not None and sticky.tap is not None:
+            for data in self.kept:
+                sticky.passes(cast("Chunk", data), target)
+        self._give_to(target, errors.NO_SLICE)
+
+    def _follow(self, data: Chunk) -> None:
+        sticky, target = self.sticky, self.target
+        if sticky is not None and sticky.tap is not None and target is not None:
+            sticky.passes(data, target)
 
     def _give_to(self, target: Slice | None, fault: Fault) -> None:
         client = self.client
@@ -317,6 +441,18 @@ def _pieces(item: Chunk | Run) -> Sequence[Chunk]:
     their stream ids with it.
     """
     return item.pieces() if type(item) is Run else (cast("Chunk", item),)
+
+
+def _start_of(data: bytes) -> StartOfMessage | None:
+    """Read the start of a gRPC message behind its prefix; None while bytes are missing."""
+    if len(data) < PREFIX_BYTES:
+        return None
+    if not data[0]:
+        return read_start(data[PREFIX_BYTES:], int.from_bytes(data[1:PREFIX_BYTES], "big"))
+    opened = open_start(data[:START_BYTES_MAX])
+    if opened[0]:
+        return StartOfMessage("", NO_SEQUENCE)
+    return read_start(opened[PREFIX_BYTES:], int.from_bytes(opened[1:PREFIX_BYTES], "big"))
 
 
 def _percent_encode(message: str) -> bytes:

@@ -4,16 +4,20 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
+from gateway.fleet.outcomes import REJECTED, TIMEOUT
 from gateway.relay.core import RelayCore
+from gateway.relay.forwarding import Origin
 from gateway.relay.http2 import frames
 from gateway.relay.http2.budget import Budget
 from gateway.relay.http2.call import Call
+from gateway.relay.http2.composing import collect
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.framing import Run
-from gateway.relay.http2.headers import BlockReader, MalformedError, Request, check_trailers
+from gateway.relay.http2.headers import BlockReader, MalformedError, Request, check_trailers, encode
 from gateway.relay.http2.stream import Chunk, Stream
 from gateway.relay.router import BALANCED, BY_MESSAGE, HEALTH_CHECK, LIVE, Route
+from gateway.relay.slabs import forget_reader
 
 if TYPE_CHECKING:
     from gateway.relay.http2.links import Links
@@ -46,13 +50,19 @@ class Downstream(Connection[Call]):
         "_stuck",
         "_stuck_since_s",
         "links",
+        "origin",
     )
 
     def __init__(self, core: RelayCore, links: "Links") -> None:
         super().__init__(core, links.slabs)
         self.links = links
         limits = core.limits
-        self._reader: BlockReader[Request] = BlockReader(Request, limits.head_bytes)
+        self.origin: Origin | None = None  # to be told to slices
+        forwarding = core.forwarding
+        self._reader: BlockReader[Request] = BlockReader(
+            (lambda headers: Request(headers, forwarding)) if forwarding.on else Request,
+            limits.head_bytes,
+        )
         self._resets = Budget(limits.reset_burst, limits.reset_per_s, core.deadlines.now_s)
         self._preface_left = frames.PREFACE
         self._last_id = -1  # as if -1 had been used: clients begin with 1
@@ -73,6 +83,8 @@ class Downstream(Connection[Call]):
         core.counters.accepted += 1
         core.clients.add(self)
         core.deadlines.add(self)
+        if core.forwarding.on:
+            self.origin = core.forwarding.origin(transport.get_extra_info("peername")[0])
         self.last_read_s = core.deadlines.now_s
         self.deadline_s = core.deadlines.now_s  # looked at every tick
         self.put(
@@ -98,6 +110,8 @@ class Downstream(Connection[Call]):
         core.counters.header_misses += self._reader.misses
         core.clients.discard(self)
         core.deadlines.discard(self)
+        if self.transport is not None:
+            forget_reader(self.transport)
         self._cancel_calls()
 
     def close(self, code: int = frames.NO_ERROR, reason: str = "") -> None:
@@ -182,7 +196,10 @@ class Downstream(Connection[Call]):
             if ends:
                 call.bind("")
         elif kind is BALANCED:
-            call.bind(request.route.key)
+            if not request.route.composed or not call.composed:
+                call.bind(request.route.key)
+            elif ends:
+                collect(call)
         else:
             self._answer_here(call, request.route)
 
@@ -272,11 +289,22 @@ class Downstream(Connection[Call]):
         self.put(frames.rst_stream(call.id, code))
         self._forget(call)
 
+    def block_of(self, request: Request) -> bytes:
+        """Return the header block for a slice, with what it is told of the origin."""
+        assert self.origin is not None, "nothing is to be told"
+        assert request.came is not None, "nobody has looked what it says"
+        return request.block + encode(self.origin.fields(request.came, b"2.0"))
+
     # --- draining and deadlines ---------------------------------------------------------------
 
     def retire(self) -> None:
-        """HTTP/2 can tell its client that no more calls are wanted, so there is no need to wait."""
-        self.drain()
+        """
+        Drain, once there was a call: HTTP/2 can tell its client that no more are wanted.
+
+        A client that is about to make its first one may take a GOAWAY for a refusal (curl does).
+        """
+        if self._last_id > 0:
+            self.drain()
 
     def drain(self) -> None:
         """
@@ -345,12 +373,12 @@ class Downstream(Connection[Call]):
             return
         elif call.ended_in and not call.begun:
             if timeouts.response_s and quiet_s > timeouts.response_s:
-                target = call.target
-                if target is not None:
-                    target.failed()
-                call.fail(errors.ANSWER_TIMEOUT)
+                call.fail(errors.ANSWER_TIMEOUT, TIMEOUT)
         elif timeouts.stream_idle_s and quiet_s > timeouts.stream_idle_s:
-            call.fail(errors.REQUEST_TIMEOUT)
+            if call.ended_in:  # the slice does not go on
+                call.fail(errors.ANSWER_TIMEOUT, TIMEOUT)
+            else:
+                call.fail(errors.REQUEST_TIMEOUT, REJECTED)
 
     def _forget(self, stream: Stream) -> None:
         """The stream is closed on both sides."""
@@ -395,7 +423,10 @@ class Downstream(Connection[Call]):
         if call.peer is not None:
             call.peer.connection.send_headers(call.peer, trailers, ends=True)
         elif call.target is None and not call.done:
-            call.bind("")
+            if call.composed:
+                collect(call)
+            else:
+                call.bind("")
 
     def _late_data(self, stream_id: int, call: Call | None, size: int, ends: bool) -> None:
         if call is not None:

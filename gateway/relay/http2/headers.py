@@ -9,17 +9,23 @@ encoded once stays true for every connection. RFC 7541; RFC 9113 section 8.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hpack.hpack import Decoder
 from hpack.table import HeaderTable
 
+from gateway.fleet.outcomes import of_grpc_status
+from gateway.relay.forwarding import Came, Forwarding
 from gateway.relay.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ProtocolError
 from gateway.relay.http2.framing import WHOLE_BYTES_MAX
 from gateway.relay.router import Route, grpc_route
 
-Header = tuple[bytes, bytes]
+Header = Any
+"""
+(name, value), both bytes, as hpack made it. Not written as a tuple: compiled code would keep the two
+values and lose the mark of a field that is never indexed.
+"""
 T = TypeVar("T")
 
 BLOCKS_MAX: Final = 128
@@ -40,6 +46,10 @@ _CONNECTION_FIELDS: Final = frozenset(
 _STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
 
 
+UNSAID: Final = -1
+"""Of an answer: there was no `grpc-status` in this block."""
+
+
 class MalformedError(Exception):
     """The header list breaks RFC 9113 section 8; the stream ends with PROTOCOL_ERROR."""
 
@@ -50,8 +60,10 @@ class Request:
 
     Attributes:
         block: What is sent to the slice.
+        came: What it says of its origin; None when a slice is told nothing of that.
         route: Who answers.
-        path: For the log.
+        path: As it came.
+        metadata: The other fields, of composed calls only.
         is_grpc: Our own errors are gRPC statuses, not HTTP ones.
         is_head: The answer has no body.
         content_length: Declared, or -1.
@@ -61,10 +73,12 @@ class Request:
 
     __slots__ = (
         "block",
+        "came",
         "content_length",
         "count",
         "is_grpc",
         "is_head",
+        "metadata",
         "method",
         "path",
         "route",
@@ -72,7 +86,7 @@ class Request:
         "timeout_s",
     )
 
-    def __init__(self, headers: Sequence[Header]) -> None:
+    def __init__(self, headers: Sequence[Header], forwarding: Forwarding | None = None) -> None:
         """Judge a request's header list. Raises MalformedError."""
         pseudo, fields = _split(headers, (b":method", b":scheme", b":path", b":authority"))
         try:
@@ -85,15 +99,10 @@ class Request:
         if self.method == b"CONNECT" or not _TOKEN(self.method.lower()):
             raise MalformedError("bad :method")
         authority = pseudo.get(b":authority")
-        kept: list[Header] = []
+        authority = _authority(authority, {value for name, value in fields if name == b"host"})
+        kept: list[Header] = [header for header in fields if header[0] != b"host"]
         self.content_length, self.timeout_s, self.is_grpc = -1, 0.0, False
-        for header in fields:
-            name, value = header
-            if name == b"host":
-                if authority is not None and value != authority:
-                    raise MalformedError("host differs from :authority")
-                authority = value
-                continue
+        for name, value in kept:
             if name == b"te" and value != b"trailers":
                 raise MalformedError("te may only be trailers")
             if name == b"content-length":
@@ -102,14 +111,18 @@ class Request:
                 self.timeout_s = _timeout_s(value)
             elif name == b"content-type":
                 self.is_grpc = value.startswith(b"application/grpc")
-            kept.append(header)
         self.is_head = self.method == b"HEAD"
         self.route: Route = grpc_route(self.path)
+        self.metadata: list[Header] = kept if self.route.composed else []
         self.size = sum(len(name) + len(value) + 32 for name, value in headers)
         self.count = len(headers)
         head = [(b":method", self.method), (b":scheme", b"http"), (b":path", self.path)]
         if authority is not None:
             head.append((b":authority", authority))
+        self.came: Came | None = None
+        if forwarding is not None:
+            self.came = forwarding.read(kept)
+            kept = [header for header in kept if header[0] not in forwarding.replaced]
         self.block = encode([*head, *kept])
 
 
@@ -121,9 +134,10 @@ class Answer:
         block: What is sent to the client.
         status: HTTP status, or 0 for trailers.
         grpc_status: Its digits where present, else None.
+        outcome: What the status says of the slice, see gateway.fleet.outcomes; UNSAID without.
     """
 
-    __slots__ = ("block", "content_length", "grpc_status", "status")
+    __slots__ = ("block", "content_length", "grpc_status", "outcome", "status")
 
     def __init__(self, headers: Sequence[Header]) -> None:
         """Judge an answer's header list. Raises MalformedError."""
@@ -139,6 +153,10 @@ class Answer:
                 self.grpc_status = value
             elif name == b"content-length":
                 self.content_length = _length(value, self.content_length)
+        if self.grpc_status is not None:
+            self.outcome = of_grpc_status(self.grpc_status)
+        else:
+            self.outcome = UNSAID
         self.block = encode([*([(b":status", status)] if self.status else []), *fields])
 
 
@@ -278,6 +296,15 @@ def _split(
         else:
             fields.append(header)
     return pseudo, fields
+
+
+def _authority(authority: bytes | None, hosts: set[bytes]) -> bytes | None:
+    """Return the one name that `:authority` and every Host give. RFC 9113 section 8.3.1."""
+    if authority is None and len(hosts) == 1:
+        return next(iter(hosts))
+    if hosts and hosts != {authority}:
+        raise MalformedError("host differs from :authority")
+    return authority
 
 
 def _length(value: bytes, before: int) -> int:

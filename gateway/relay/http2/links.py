@@ -43,6 +43,11 @@ class SliceLinks:
         if connection in self.connections:
             self.connections.remove(connection)
 
+    def move_calls(self) -> None:
+        """The slice hangs: what it has not begun to answer goes elsewhere, if it can."""
+        for connection in list(self.connections):
+            connection.move_calls()
+
     def close(self) -> None:
         """Take no new call on what is open; each connection closes after its last."""
         for connection in list(self.connections):
@@ -75,6 +80,12 @@ class Links:
         links = self._slices.pop(member, None)
         if links is not None:
             links.close()
+
+    def slice_down(self, member: Slice) -> None:
+        """See gateway.relay.core.Relay; what cannot be moved waits on, within its timeouts."""
+        links = self._slices.get(member)
+        if links is not None:
+            links.move_calls()
 
     def close(self) -> None:
         for member in list(self._slices):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
 from gateway.errors import Fault
+from gateway.fleet.outcomes import CONNECT_FAILED, LOST, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http2 import frames
@@ -12,7 +13,7 @@ from gateway.relay.http2.call import Call, Half
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.framing import Run
-from gateway.relay.http2.headers import Answer, BlockReader, MalformedError
+from gateway.relay.http2.headers import UNSAID, Answer, BlockReader, MalformedError
 from gateway.relay.http2.stream import Chunk, Stream
 from gateway.relay.slabs import Slabs
 
@@ -94,7 +95,8 @@ class Upstream(Connection[Half]):
         core.counters.header_hits += self._reader.hits
         core.counters.header_misses += self._reader.misses
         self._lose_calls(
-            errors.SLICE_LOST.because(f"slice {self.member.name}"), unprocessed=not self.connected
+            errors.SLICE_LOST.because(f"slice {self.member.name}"),
+            LOST if self.connected else CONNECT_FAILED,
         )
 
     def dial_failed(self, reason: str, refused: bool) -> None:
@@ -104,7 +106,7 @@ class Upstream(Connection[Half]):
         else:
             self.core.slice_lost(self.member)
         self.closed = True
-        self._lose_calls(errors.SLICE_REFUSED.because(reason), unprocessed=True)
+        self._lose_calls(errors.SLICE_REFUSED.because(reason), CONNECT_FAILED)
 
     def on_setting(self, key: int, value: int) -> None:
         super().on_setting(key, value)
@@ -129,7 +131,7 @@ class Upstream(Connection[Half]):
         fault = errors.SLICE_LOST.because(f"slice {self.member.name} is leaving")
         for stream in [s for s in self.streams.values() if s.id > last_stream_id]:
             self._remove(stream)
-            stream.call.slice_lost(fault, unprocessed=True)
+            stream.call.slice_lost(fault, unprocessed=True, outcome=REJECTED)
         self._close_if_done()
 
     def is_idle_stream(self, stream_id: int) -> bool:
@@ -178,9 +180,9 @@ class Upstream(Connection[Half]):
                 self._bad_answer(stream, "no head")
             return  # 1xx tells a gRPC client nothing
         else:
-            call.begin_answer()
+            call.begin_answer(answer.status)
         if ends:
-            self._finish(stream, call)
+            self._finish(stream, call, answer.outcome)
         call.client.send_headers(call, answer.block, ends)
 
     def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
@@ -204,7 +206,7 @@ class Upstream(Connection[Half]):
             return
         call.active_s = self.core.deadlines.now_s
         if ends:
-            self._finish(stream, call)
+            self._finish(stream, call, UNSAID)
             call.client.send_data(call, data, ends)
             return
         stream.held += size
@@ -236,17 +238,13 @@ class Upstream(Connection[Half]):
         self._remove(stream)
         if code == frames.REFUSED_STREAM and not call.begun:
             fault = errors.SLICE_LOST.because(f"slice {self.member.name} refused the stream")
-            call.slice_lost(fault, unprocessed=True)
+            call.slice_lost(fault, unprocessed=True, outcome=REJECTED)
         elif call.request.is_grpc and not call.begun:
-            self.member.failed()
-            call.slice_lost(
-                errors.SLICE_LOST.because(f"slice {self.member.name} reset the call ({code})"),
-                unprocessed=False,
-            )
+            fault = errors.SLICE_LOST.because(f"slice {self.member.name} reset the call ({code})")
+            call.slice_lost(fault, unprocessed=False, outcome=LOST)
         else:
-            self.member.failed()
             call.peer = None
-            call.cancel()
+            call.cancel(LOST)
             call.client.reset(call, code or frames.INTERNAL_ERROR)
         self._close_if_done()
 
@@ -270,13 +268,13 @@ class Upstream(Connection[Half]):
         else:
             self.core.slice_lost(self.member)
             fault = errors.SLICE_REFUSED.because(f"slice {self.member.name} sent no SETTINGS")
-            self._lose_calls(fault, unprocessed=True)
+            self._lose_calls(fault, CONNECT_FAILED)
             self.abort()
 
     def fail(self, error: ProtocolError) -> None:
         super().fail(error)
         fault = errors.BAD_ANSWER.because(f"slice {self.member.name}: {error.reason}")
-        self._lose_calls(fault, unprocessed=False)
+        self._lose_calls(fault, LOST)
 
     def retire(self) -> None:
         """Take no new call; close when the last is done."""
@@ -290,23 +288,41 @@ class Upstream(Connection[Half]):
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _finish(self, stream: Half, call: Call) -> None:
+    def move_calls(self) -> None:
+        """The slice hangs: what it has not begun to answer goes elsewhere, if it can."""
+        fault = errors.SLICE_LOST.because(f"slice {self.member.name} has stopped answering")
+        for stream in list(self.streams.values()):
+            call = stream.call
+            if call.movable:
+                self._remove(stream)
+                self.put(frames.rst_stream(stream.id, frames.CANCEL))
+                call.slice_lost(fault, unprocessed=False, outcome=TIMEOUT)
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            if call.done:
+                continue
+            if call.movable:
+                call.slice_lost(fault, unprocessed=True, outcome=TIMEOUT)
+            else:
+                self.waiting.append(call)
+        self._close_if_done()
+
+    def _finish(self, stream: Half, call: Call, outcome: int) -> None:
         """The slice has ended the stream; what the client still sends has nowhere to go."""
         stream.ended_in = True
         if not stream.ended_out:
             self.put(frames.rst_stream(stream.id, frames.CANCEL))
-        call.slice_done()
+        call.slice_done(call.outcome_of_head if outcome == UNSAID else outcome)
         self._remove(stream)
         if self.retired:
             self._close_if_done()
 
     def _bad_answer(self, stream: Half, why: str) -> None:
         call = stream.call
-        self.member.failed()
         self._remove(stream)
         self.put(frames.rst_stream(stream.id, frames.PROTOCOL_ERROR))
         call.peer = None
-        call.fail(errors.BAD_ANSWER.because(why))
+        call.fail(errors.BAD_ANSWER.because(why), LOST)
 
     def _remove(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
@@ -323,7 +339,7 @@ class Upstream(Connection[Half]):
         if self.retired and not self.streams:
             self.close()
 
-    def _lose_calls(self, fault: Fault, unprocessed: bool) -> None:
+    def _lose_calls(self, fault: Fault, outcome: int) -> None:
         """The connection is of no more use: every call on it goes elsewhere or fails."""
         self.retired = True
         self._links.forget(self)
@@ -334,7 +350,7 @@ class Upstream(Connection[Half]):
             self._remove(stream)
         waiting, self.waiting = self.waiting, []
         for call in calls:
-            call.slice_lost(fault, unprocessed)
+            call.slice_lost(fault, outcome == CONNECT_FAILED, outcome)
         for call in waiting:
             if not call.done:
-                call.slice_lost(fault, unprocessed=True)
+                call.slice_lost(fault, unprocessed=True, outcome=outcome)

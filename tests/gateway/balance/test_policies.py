@@ -175,6 +175,19 @@ def test_least_load_fills_slices_in_proportion_to_weight() -> None:
     assert [member.in_flight for member in members] == [10, 20, 40]
 
 
+def test_a_slice_that_comes_back_takes_its_turn_and_no_herd() -> None:
+    """Its empty queue would draw everything; idle, it is warmed by one request after the other."""
+    back, *others = members = fleet([1.0] * 4)
+    back.drag = 10.0
+    assert picks(LeastLoad(), members, 40)[back] == 10
+    for member in others:
+        for _ in range(5):
+            member.begin()
+    assert LeastLoad().pick(members) is back
+    back.begin()
+    assert LeastLoad().pick(members) in others
+
+
 def test_a_slice_that_fails_fast_draws_no_traffic() -> None:
     """Without the charge its empty queue would make it everyone's first choice."""
     bad, *others = members = fleet([1.0] * 4)

@@ -25,6 +25,7 @@ class ScriptedTriton:
             a new connection, as a draining Triton does); `close`; `garbage`; `dies` (breaks off
             within its answer).
         live_status, index_status, index_body: What is answered to the two calls.
+        unready: Models that say so when they are asked themselves.
         connections, requests: What arrived.
     """
 
@@ -34,6 +35,7 @@ class ScriptedTriton:
         self.index_status = 200
         self.index_body = json.dumps(READY_INDEX).encode()
         self.index_hangs = False
+        self.unready: set[str] = set()
         self.connections = 0
         self.requests: list[bytes] = []
         self.port = 0
@@ -90,6 +92,9 @@ class ScriptedTriton:
         elif self.mode == "live":
             if head.startswith(b"GET /v2/health/live "):
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % self.live_status)
+            elif head.startswith(b"GET /v2/models/"):
+                status = 400 if head.split(b"/")[3].decode() in self.unready else 200
+                writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
             else:
                 if self.index_hangs:
                     await asyncio.Event().wait()

@@ -17,8 +17,10 @@ from gateway.control.admin import BODY_BYTES_MAX, AdminServer
 from gateway.control.choices import ChoiceKeeper
 from gateway.control.health import HealthChecker
 from gateway.control.probes import TritonProbe
+from gateway.control.processes import ProcessCalls
 from gateway.fleet.health import Order
 from gateway.metrics import Counters
+from tests.gateway.control.played import Played
 from tests.gateway.control.scripted import until
 from tests.gateway.making import REFUSED, Fleet, live
 
@@ -37,6 +39,8 @@ class Admin:
         self.server = AdminServer(
             NOBODY, registry, Counters(), checker, self.keeper, lambda: self.shutting_down
         )
+        self.processes = Played()
+        self.server.processes = ProcessCalls(self.processes, self.processes.upgrade)
         self.client: TestClient[web.Request, web.Application] = TestClient(
             TestServer(self.server.application())
         )

@@ -2,8 +2,15 @@
 
 # A test may block the loop that only it uses.
 
+import asyncio
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -218,3 +225,123 @@ def test_any_bytes_are_choices_or_an_error(data: bytes) -> None:
 
 def test_no_file_means_no_choices(path: Path) -> None:
     assert read(path) == Choices()
+
+
+# --- the disk lets us down ----------------------------------------------------------------------
+
+
+async def chosen(path: Path) -> tuple[Fleet, ChoiceKeeper]:
+    """Return a fleet in which `a` is drained, and that is on disk."""
+    fleet = Fleet("a", "b", "c")
+    kept = keeper(path, fleet)
+    await kept.order(fleet["a"], Order.DRAINED, "test")
+    return fleet, kept
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace", "chmod", "mkstemp"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+async def test_whichever_step_fails_the_old_file_stands_whole_and_nothing_is_left_beside_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    fleet, kept = await chosen(path)
+    before = path.read_bytes()
+    with monkeypatch.context() as broken:
+        break_down(broken, call, number)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            await kept.order(fleet["b"], Order.DISABLED, "test")
+    assert path.read_bytes() == before
+    assert fleet["b"].order is Order.ENABLED
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    await kept.order(fleet["b"], Order.DISABLED, "test")  # the disk has room again
+    assert read(path).orders == {"a": Order.DRAINED, "b": Order.DISABLED}
+
+
+def break_down(broken: pytest.MonkeyPatch, call: str, number: int) -> None:
+    """Let one step of writing a file fail."""
+
+    def fails(*arguments: object, **named: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    if call == "write":
+        opened = os.fdopen
+
+        def full(*arguments: Any, **named: Any) -> Any:
+            file = opened(*arguments, **named)
+            file.write = fails
+            return file
+
+        broken.setattr("contract.files.os.fdopen", full)
+    elif call == "mkstemp":
+        broken.setattr("contract.files.tempfile.mkstemp", fails)
+    else:
+        broken.setattr(f"contract.files.os.{call}", fails)
+
+
+async def test_a_full_disk_is_told_and_changes_nothing(path: Path) -> None:
+    """No part is played: the kernel itself refuses to write more than a few bytes."""
+    await chosen(path)
+    program = f"""
+import asyncio, os, pathlib, resource, signal, sys
+from gateway.control.choices import ChoiceKeeper
+from gateway.fleet.health import Order
+from tests.gateway.making import Fleet
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8))
+fleet = Fleet("a", "b", "c")
+kept = ChoiceKeeper(pathlib.Path({str(path)!r}), fleet.registry, "least_load")
+kept.load()
+try:
+    asyncio.run(kept.order(fleet["b"], Order.DISABLED, "test"))
+except OSError as error:
+    print(error.strerror, fleet["a"].order.value, fleet["b"].order.value, file=sys.stderr)
+"""
+    done = await asyncio.to_thread(run_python, program)
+    assert done.stderr.strip().endswith("File too large drained enabled")
+    assert read(path).orders == {"a": Order.DRAINED}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
+async def test_a_kill_between_writing_and_renaming_leaves_the_old_file_whole(
+    path: Path, call: str
+) -> None:
+    await chosen(path)
+    program = f"""
+import asyncio, os, pathlib, signal
+from gateway.control.choices import ChoiceKeeper
+from gateway.fleet.health import Order
+from tests.gateway.making import Fleet
+fleet = Fleet("a", "b", "c")
+kept = ChoiceKeeper(pathlib.Path({str(path)!r}), fleet.registry, "least_load")
+kept.load()
+os.{call} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(kept.order(fleet["b"], Order.DISABLED, "test"))
+"""
+    done = await asyncio.to_thread(run_python, program)
+    assert done.returncode == -signal.SIGKILL
+    again = Fleet("a", "b", "c")
+    keeper(path, again)
+    assert (again["a"].order, again["b"].order) == (Order.DRAINED, Order.ENABLED)
+
+
+async def test_a_folder_that_may_not_be_written_is_told_and_changes_nothing(path: Path) -> None:
+    fleet, kept = await chosen(path)
+    path.parent.chmod(0o555)
+    was = os.geteuid()
+    try:
+        if was == 0:  # to root every folder is open: be nobody for a moment
+            os.seteuid(65534)
+        with pytest.raises(PermissionError):
+            await kept.order(fleet["b"], Order.DISABLED, "test")
+    finally:
+        os.seteuid(was)
+        path.parent.chmod(0o755)
+    assert fleet["b"].order is Order.ENABLED
+
+
+def run_python(program: str) -> "subprocess.CompletedProcess[str]":
+    root = Path(__file__).parents[3]
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=30,
+        env={**os.environ, "PYTHONPATH": str(root)}, check=False,
+    )  # fmt: skip

@@ -68,6 +68,15 @@ def test_latencies_are_a_histogram() -> None:
     assert abs(page("slice_request_seconds_sum", **grpc) - 700.0081) < 1e-3
 
 
+def test_changes_are_counted_by_slice_and_event_and_panic_is_seen() -> None:
+    text = exposition(
+        [], Counters(), {}, PROCESS, {}, {("a", "ejected"): 2, ("", "panic"): 1}, panicking=True
+    )
+    assert 'mig_gateway_slice_changes_total{slice="a",event="ejected"} 2\n' in text
+    assert "mig_gateway_panic 1\n" in text
+    assert "mig_gateway_panic 0\n" in Read(Fleet()).text
+
+
 def test_a_simulated_slice_says_so() -> None:
     fleet = Fleet()
     fleet.registry.replace([make_spec("a", simulated=True, profile='1g."5gb\\\n')])

@@ -137,6 +137,25 @@ async def test_a_hung_server_is_found_even_while_earlier_answers_still_arrive(
     assert "not answered within" in member.health.reason
 
 
+async def test_a_hung_server_is_found_within_three_seconds_by_default(
+    started: list[Checked], start_triton: StartTriton
+) -> None:
+    triton = await start_triton()
+    settings = HealthSection()
+    # By arithmetic: an interval, then each check with the least pause behind it; all with jitter.
+    worst_s = settings.interval * 1.1 + settings.fall * (settings.timeout + GAP_S)
+    assert worst_s <= 3.0
+    checked = start(started, settings, TritonProbe())
+    member = checked.add(triton.spec("a"))
+    await until(lambda: member.routable)
+    triton.mode = "hang"
+    loop = asyncio.get_running_loop()
+    hung_s = loop.time()
+    await until(lambda: not member.routable)
+    assert member.health.hung
+    assert loop.time() - hung_s < worst_s + 1.0  # what a busy machine may add
+
+
 async def test_a_slow_server_that_answers_requests_stays_in(
     started: list[Checked], start_triton: StartTriton
 ) -> None:

@@ -2,6 +2,7 @@
 
 from gateway.control import openapi, views
 from gateway.fleet.health import CheckResult, Order
+from gateway.fleet.outcomes import LOST, OK, SERVER_ERROR
 from tests.gateway.making import REFUSED, Fleet, live, make_spec
 
 
@@ -30,6 +31,8 @@ def test_a_slice_is_told_whole() -> None:
         "http_requests": 5,
         "grpc_requests": 7,
         "failures": 1,
+        "slow_start": 1.0,
+        "ejections": [],
         "models": [
             {"name": "m", "version": "1"},
             {"name": "m", "version": "3"},
@@ -80,7 +83,7 @@ def test_the_reason_is_the_operators_order_where_there_is_one_else_what_was_seen
     fleet.registry.order(fleet["a"], Order.DISABLED, "test")
     fleet.registry.order(fleet["b"], Order.DRAINED, "test")
     fleet.registry.record(fleet["c"], REFUSED)
-    reasons = [views.reason(member) for member in fleet.registry.slices.values()]
+    reasons = [views.reason(member, 0.0) for member in fleet.registry.slices.values()]
     assert ["disabled" in reasons[0], "drained" in reasons[1], reasons[2]] == [
         True,
         True,
@@ -92,7 +95,38 @@ def test_a_slice_of_weight_zero_says_why_it_takes_no_work() -> None:
     fleet = Fleet()
     fleet.registry.replace([make_spec("a", weight=0)])
     fleet.registry.record(fleet["a"], live())
-    assert "weight is 0" in views.reason(fleet["a"])
+    assert "weight is 0" in views.reason(fleet["a"], 0.0)
+
+
+def test_an_ejected_slice_says_why_and_when_it_is_tried_again() -> None:
+    fleet = Fleet("a", "b")
+    for outcome in (SERVER_ERROR, LOST):
+        for _ in range(5):
+            fleet.registry.attempt_ended(fleet["a"], "infer/m", outcome)
+    fleet.clock.now_s += 1.0
+    view = views.slice_view(fleet["a"], fleet.clock())
+    assert (view["state"], view["healthy"], view["enabled"]) == ("ejected", True, True)
+    assert "5 failures in a row" in view["reason"]
+    assert "tried again in" in view["reason"]
+    by_model = {entry["model"]: entry for entry in view["ejections"]}
+    assert set(by_model) == {"", "m"}
+    for entry in by_model.values():
+        assert (entry["phase"], entry["times"]) == ("ejected", 1)
+        assert 3.0 <= entry["remaining_s"] <= 5.0
+    described = openapi.SCHEMAS["Slice"]["properties"]["ejections"]["items"]["properties"]
+    assert list(described) == list(by_model[""])
+    for phase in ("due", "trying"):
+        if phase == "due":
+            fleet.clock.now_s += 6.0
+            fleet.registry.tick(0.5)
+        else:
+            assert fleet.registry.pool("infer/m").pick() is fleet["a"]
+        view = views.slice_view(fleet["a"], fleet.clock())
+        assert {entry["phase"] for entry in view["ejections"]} == {phase}
+        assert view["state"] == "ejected"
+    fleet.registry.attempt_ended(fleet["a"], "infer/m", OK)
+    view = views.slice_view(fleet["a"], fleet.clock())
+    assert (view["state"], view["ejections"], view["slow_start"]) == ("ready", [], 0.1)
 
 
 def test_only_the_last_slice_that_can_serve_is_refused() -> None:

@@ -36,7 +36,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(timed())
-    assert errors == []
+    assert errors == [], errors
 
 
 async def until(condition: Callable[[], object]) -> None:

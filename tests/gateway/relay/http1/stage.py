@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, cast
 
 from contract.slice_spec import Endpoint
+from gateway.forwarding_rules import ForwardingRules
 from gateway.limits import Limits, Timeouts
 from gateway.metrics import Counters
 from gateway.relay.core import RelayCore
@@ -25,6 +26,10 @@ class FakeDialer:
         self.refusing: set[int] = set()  # ports
         self.silent: set[int] = set()
         self.pending: list[tuple[Endpoint, asyncio.BaseProtocol, Any]] = []
+        self.timeout_s = 0.0
+
+    def configure(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
 
     def dial(self, endpoint: Endpoint, protocol: asyncio.BaseProtocol, on_failure: Any) -> None:
         self.pending.append((endpoint, protocol, on_failure))
@@ -57,7 +62,11 @@ class Stage:
     """
 
     def __init__(
-        self, *names: str, limits: Limits | None = None, timeouts: Timeouts | None = None
+        self,
+        *names: str,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        forwarding: ForwardingRules | None = None,
     ) -> None:
         self.loop = FakeLoop()
         self.fleet = Fleet(*(names or ("a",)))
@@ -70,6 +79,7 @@ class Stage:
             limits or Limits(),
             timeouts or Timeouts(),
             lambda member: self.checks.append(member.name),
+            forwarding,
         )
         self.dialer = FakeDialer(self)
         self.core.dialer = self.dialer  # type: ignore[assignment]
@@ -79,10 +89,10 @@ class Stage:
         self.slabs = Slabs(64 * 1024 * 1024)
         self.stocks = Stocks(self.core, self.slabs)
 
-    def client(self) -> FakeTransport:
-        """Return a new client's connection."""
+    def client(self, host: str = "127.0.0.1") -> FakeTransport:
+        """Return a new client's connection, from `host`."""
         protocol = Downstream(self.stocks.shared)
-        transport = FakeTransport(self.loop, protocol)
+        transport = FakeTransport(self.loop, protocol, host)
         protocol.connection_made(transport)
         return transport
 

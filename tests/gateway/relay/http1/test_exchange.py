@@ -178,6 +178,15 @@ def test_a_malformed_or_short_answer_aborts_the_client(stage, answer):
     assert stage.idle
 
 
+@pytest.mark.parametrize("part", [b"\x00", b"HTTQ", b"HTTP/2 200", b"HTTP/1.1 200 OK\n", b" "])
+def test_what_can_never_become_an_answer_is_not_waited_for(stage, part):
+    client, name = bound(stage)
+    stage.slice(name).sends(part)
+    assert status(client) == 502
+    assert stage.slice(name).closing
+    assert stage.idle
+
+
 def test_each_event_of_a_stream_is_passed_on_at_once(stage):
     client, name = bound(stage)
     stage.slice(name).sends(STREAM)

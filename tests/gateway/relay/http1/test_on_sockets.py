@@ -45,6 +45,8 @@ def test_a_slow_client_does_not_make_the_gateway_hold_the_answer():
         await read_message(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000000\r\n\r\n")
         for _ in range(200):
+            if writer.is_closing():
+                return  # the client has gone, and with it our connection
             writer.write(bytes(MIB))
             await writer.drain()
             sent.append(MIB)

@@ -1,0 +1,94 @@
+"""SlicePool: who may take one kind of request, as the relays see it."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gateway.fleet.lifecycle import DUE
+from gateway.fleet.sequences import SequenceTable
+from gateway.fleet.slices import Slice
+from gateway.fleet.tally import Tally
+
+
+class Policy(Protocol):
+    """
+    Chooses a slice; one object for each pool.
+
+    Called once a request: no await, no logging, no I/O.
+    """
+
+    def pick(self, members: Sequence[Slice]) -> Slice | None:
+        """Return one of `members`, or None when there are none."""
+
+
+class Trial:
+    """A slice that was ejected and is due: one live request decides whether it returns."""
+
+    __slots__ = ("_begin", "_tallies", "member")
+
+    def __init__(
+        self, member: Slice, tallies: Sequence[Tally], begin: Callable[[Slice, Tally], None]
+    ) -> None:
+        self.member = member
+        self._tallies = tallies
+        self._begin = begin
+
+    @property
+    def due(self) -> bool:
+        """No request is trying the slice at the moment."""
+        return all(tally.ejection is DUE for tally in self._tallies)
+
+    def take(self) -> bool:
+        """Say whether the next request is the one that tries; there is only one at a time."""
+        if not self.due:
+            return False
+        for tally in self._tallies:
+            self._begin(self.member, tally)
+        return True
+
+
+class SlicePool:
+    """
+    The slices that may take one kind of request, and the policy that chooses among them.
+
+    Attributes:
+        members: Those that take all work.
+        trials: Those that take one request.
+        reserve: Those that are asked while there are no members; empty while there are.
+        sequences: Of the model, whose requests then belong together; None for most.
+    """
+
+    __slots__ = ("members", "policy", "reserve", "sequences", "trials")
+
+    def __init__(self, policy: Policy) -> None:
+        self.members: tuple[Slice, ...] = ()
+        self.trials: tuple[Trial, ...] = ()
+        self.reserve: tuple[Slice, ...] = ()
+        self.sequences: SequenceTable | None = None
+        self.policy = policy
+
+    def pick(self) -> Slice | None:
+        """Return the slice for a new request; None when nobody may take it."""
+        if self.trials:
+            for trial in self.trials:
+                if trial.take():
+                    return trial.member
+        if self.members:
+            return self.policy.pick(self.members)
+        return longest_well(self.reserve)
+
+    def pick_other(self, tried: Sequence[Slice]) -> Slice | None:
+        """Pick among those that are not in `tried`; a request that has failed tries nobody out."""
+        others = [member for member in self.members if member not in tried]
+        if others:
+            return self.policy.pick(others)
+        return longest_well([member for member in self.reserve if member not in tried])
+
+    def clear(self) -> None:
+        """Let nobody take anything: the pool is no more, and somebody may still hold it."""
+        self.members = self.reserve = ()
+        self.trials = ()
+
+
+def longest_well(reserve: Sequence[Slice]) -> Slice | None:
+    """Return the slice whose last failure lies back longest: each failure passes the turn on."""
+    return min(reserve, key=lambda m: (m.failed_at_s, m.in_flight, m.last_pick), default=None)

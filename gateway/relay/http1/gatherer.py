@@ -1,0 +1,133 @@
+"""
+Gatherer: an Exchange whose body is waited for, whole or in part, before it is known who answers.
+
+That is so for composed calls and for models that batch sequences, and for no other request.
+"""
+
+from typing import TYPE_CHECKING
+
+from gateway.errors import BAD_REQUEST, COMPOSER_FAILED, OVERLOADED
+from gateway.fleet.outcomes import REJECTED
+from gateway.fleet.pools import SlicePool
+from gateway.fleet.sequences import TableFullError
+from gateway.relay.composed import HttpAnswer
+from gateway.relay.http1.exchange import Exchange
+from gateway.relay.http1.gathering import body_of, question_of, sequence_of
+from gateway.relay.http1.own_answers import CONTINUE, composed_answer
+
+if TYPE_CHECKING:
+    from gateway.relay.http1.shared import Shared
+
+
+class Gatherer(Exchange):
+    """
+    Attributes:
+        gathering: The body is waited for.
+    """
+
+    __slots__ = ("_looked_at", "gathering")
+
+    def __init__(self, shared: "Shared") -> None:
+        super().__init__(shared)
+        self.gathering = False
+        self._looked_at = 0  # bytes kept at the last look: they may come one by one
+
+    def bind(self) -> None:
+        request, core = self.request, self.shared.core
+        assert request is not None, "bind() without a request"
+        if request.route.composed and core.composer is not None:
+            if self.body_left:
+                self._wait_for_more()
+            else:
+                self._compose()
+            return
+        pool = core.registry.pool(request.route.key)
+        if pool.sequences is None:
+            super().bind()
+        else:
+            self._bind_by_sequence(pool)
+
+    def gather(self) -> None:
+        """Look whether what has come of the body says by now who answers."""
+        assert self.request is not None, "nothing to gather"
+        core = self.shared.core
+        if core.buffered_bytes > core.limits.buffered_bytes:
+            self.fail(OVERLOADED)
+            return
+        much_came = self.kept_bytes >= 2 * self._looked_at and not self.request.route.composed
+        if much_came or not self.body_left:
+            self.bind()
+
+    def let_go(self, outcome: int = REJECTED) -> None:
+        self.gathering = False
+        if self.request is not None and self.request.route.composed:
+            self.shared.core.composed.cancel(self)
+        super().let_go(outcome)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _wait_for_more(self) -> None:
+        self.gathering = True
+        self._looked_at = self.kept_bytes
+        self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.body_idle_s)
+        if not self.continued:
+            self.continued = True
+            self.transport.write(CONTINUE)
+        self.update_reading()
+
+    def _bind_by_sequence(self, pool: SlicePool) -> None:
+        request, kept, table = self.request, self.kept, pool.sequences
+        assert request is not None, "no request"
+        assert kept is not None, "its body is gone"
+        assert table is not None, "not a model of sequences"
+        fields = sequence_of(request, body_of(request, kept), complete=not self.body_left)
+        if fields is None:
+            self._wait_for_more()
+            return
+        self.gathering = False
+        try:
+            self.sequence = table.begin(fields, pool.members, self.shared.deadlines.now_s)
+        except TableFullError:
+            self.shared.counters.limit("sequences")
+            self.fail(OVERLOADED.because("too many live sequences of one model"))
+            return
+        if self.sequence is None:
+            super().bind()
+            return
+        self.table = table
+        self.plain = False
+        self.go_to(self.sequence.member)
+
+    def _compose(self) -> None:
+        """Hand the whole request to the composer."""
+        request, kept, core = self.request, self.kept, self.shared.core
+        assert request is not None, "no request"
+        assert kept is not None, "its body is gone"
+        assert core.composer is not None, "collected for nobody"
+        self.gathering = False
+        question = question_of(request, body_of(request, kept))
+        if question is None:
+            self.fail(BAD_REQUEST.because("the body cannot be decompressed, or is too large then"))
+        elif len(core.composed) >= core.limits.composed_calls:
+            self.shared.counters.limit("composed_calls")
+            self.fail(OVERLOADED)
+        else:
+            self.deadline_s = self.shared.deadlines.after(core.timeouts.response_s)
+            core.composed.begin(self, core.composer.http(*question), self._composed)
+
+    def _composed(self, answer: HttpAnswer | None) -> None:
+        request = self.request
+        assert request is not None, "composed for nobody"
+        if answer is None:
+            self.fail(COMPOSER_FAILED)
+            return
+        self.transport.write(
+            composed_answer(
+                answer,
+                http10=request.http10,
+                keep_alive=not self.closing,
+                is_head=request.is_head,
+            )
+        )
+        self.let_go()
+        self.end_request()

@@ -1,0 +1,160 @@
+"""DataPlane: everything of one process that serves clients, with one start and one stop."""
+
+import asyncio
+import gc
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from gateway.config import Config
+from gateway.fleet.health import Order
+from gateway.fleet.registry import SliceRegistry
+from gateway.fleet.slices import Slice
+from gateway.limits import Limits
+from gateway.metrics import Counters
+from gateway.relay.core import RelayCore
+from gateway.relay.http1.downstream import Downstream as HttpDownstream
+from gateway.relay.http1.stock import Stocks
+from gateway.relay.http2.downstream import Downstream as GrpcDownstream
+from gateway.relay.http2.links import Links
+from gateway.relay.listener import Listener
+from gateway.tls import LiveContext
+
+_TOGETHER: Final = (
+    "buffered_bytes", "connections", "connections_per_slice", "grpc_connections_per_slice",
+    "waiting_per_slice",
+)  # fmt: skip
+"""Limits on what all clients take together; the others are each client's own."""
+TICK_S: Final = 0.02
+"""How often a stop looks whether the last client has gone."""
+CUT_S: Final = 1.0
+"""For connections that were cut off to be closed."""
+
+
+class DataPlane:
+    """
+    The relays, the listener and the connections to slices. A SliceListener.
+
+    Args:
+        tls: Certificate and key for clients; None for plain text.
+        share: This is one of so many data planes: bounds on all together are divided by it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        registry: SliceRegistry,
+        counters: Counters,
+        check_soon: Callable[[Slice], None],
+        tls: LiveContext | None = None,
+        share: int = 1,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._share = share
+        self.core = RelayCore(
+            loop,
+            registry,
+            counters,
+            divided(config.limits.values(), share),
+            config.timeouts.values(),
+            check_soon,
+            config.forwarding.rules(),
+        )
+        self._stocks = Stocks(self.core, self.core.slabs)
+        self._links = Links(self.core, self.core.slabs)
+        self._listener = Listener(
+            self.core,
+            http1=lambda: HttpDownstream(self._stocks.shared),
+            http2=lambda: cast("asyncio.Protocol", GrpcDownstream(self.core, self._links)),
+            tls=tls,
+        )
+        self.core.relays += [self._links, self._stocks]
+        registry.listeners.append(self)
+
+    async def start(self) -> None:
+        """Make ready to serve; `accept` opens the door."""
+        self.core.deadlines.start()
+        # What lives now lives for good: the collector need not look at it again, and what
+        # requests make is freed by its reference count, so it may look seldom.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what a reload has changed."""
+        limits = divided(config.limits.values(), self._share)
+        self.core.configure(limits, config.timeouts.values())
+        self._stocks.shared.configure()
+
+    async def accept(self, sockets: Collection[socket.socket]) -> None:
+        """Accept from these sockets and from no other any more."""
+        await self._listener.accept(sockets)
+
+    async def stop(self, limit_s: float, linger_s: float = 0.0) -> int:
+        """
+        Drain, end everything, and return how many clients were cut off.
+
+        Args:
+            limit_s: For what is in flight; the rest is cut off.
+            linger_s: HTTP/1.1 connections without a request stay open for so long, since the next
+                request may be on its way; it is answered with `Connection: close`.
+        """
+        core = self.core
+        deadline_s = self._clock() + limit_s
+        await self._listener.accept(())
+        await self._linger(min(self._clock() + linger_s, deadline_s))
+        core.draining = True
+        self._listener.close()
+        for client in list(core.clients):
+            client.drain()
+        await self._until_none(deadline_s)
+        cut = len(core.clients)
+        self.cut_off()
+        await self._until_none(deadline_s + CUT_S)
+        core.composed.close()
+        self._stocks.close()
+        self._links.close()
+        await core.dialer.stop()
+        core.deadlines.stop()
+        return cut
+
+    def cut_off(self) -> None:
+        """Close every client connection now."""
+        self._listener.close()
+        for client in list(self.core.clients):
+            client.abort()
+
+    def slice_changed(self, member: Slice, event: str, reason: str, *more: Any) -> None:
+        """Close pooled connections to a slice that is out of service, moved or gone."""
+        if event in ("removed", "changed") or (event == "order" and member.order is Order.DISABLED):
+            self._stocks.close_slice(member)
+            self._links.close_slice(member)
+
+    @property
+    def connections(self) -> int:
+        """Open connections of clients, those included that have sent nothing yet."""
+        return (
+            len(self.core.clients)
+            + len(self._listener.sniffing)
+            + len(self._listener.shaking_hands)
+        )
+
+    async def _linger(self, until_s: float) -> None:
+        while self.connections and self._clock() < until_s:
+            for client in list(self.core.clients):
+                client.retire()
+            await asyncio.sleep(TICK_S)
+
+    async def _until_none(self, deadline_s: float) -> None:
+        # A look now and then, once in a process's life, costs less than a callback a connection.
+        while self.connections and self._clock() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(TICK_S)
+
+
+def divided(limits: Limits, share: int) -> Limits:
+    """Return the bounds of one of `share` data planes, so that together they keep `limits`."""
+    if share == 1:
+        return limits
+    return replace(limits, **{name: -(-getattr(limits, name) // share) for name in _TOGETHER})

@@ -1,0 +1,128 @@
+"""What one worker has counted since it last said so, and how the main process adds it up. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.fleet.slices import Slice
+from gateway.metrics import Counters
+
+_SLICE_COUNTS = ("http_requests", "grpc_requests", "failures", "abandoned")
+_LATENCIES = ("http_latency", "grpc_latency")
+
+Totals = dict[str, Any]
+"""
+{"counters": {name: more}, "keyed": {name: {key: more}}, "slices": {slice: {name: more}},
+ "latencies": {slice: {name: [total_us, {bucket: more}]}}}; what has not changed is left out.
+"""
+
+
+class Meter:
+    """Remembers what was told of one process's counters, and returns what is new."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._told: dict[str, int] = {}
+        self._keyed: dict[str, dict[str, int]] = {}
+        self._slices: dict[Slice, _SliceMeter] = {}
+
+    def news(self, members: Iterable[Slice]) -> Totals:
+        """Return what has been counted since the last call."""
+        current = {member: self._slices.get(member) or _SliceMeter() for member in members}
+        self._slices = current  # those that are gone are forgotten
+        found: Totals = {"counters": {}, "keyed": {}, "slices": {}, "latencies": {}}
+        for name in Counters.__slots__:
+            value = getattr(self._counters, name)
+            if isinstance(value, int):
+                if more := value - self._told.get(name, 0):
+                    found["counters"][name] = more
+                    self._told[name] = value
+            elif more_by_key := _more(value, self._keyed.get(name, {})):
+                found["keyed"][name] = more_by_key
+                self._keyed[name] = dict(value)
+        for member, meter in current.items():
+            if counts := meter.counts(member):
+                found["slices"][member.name] = counts
+            if latencies := meter.latencies(member):
+                found["latencies"][member.name] = latencies
+        return {key: value for key, value in found.items() if value}
+
+
+class _SliceMeter:
+    """Meter, for one slice."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(_SLICE_COUNTS, 0)
+        self._total_us = dict.fromkeys(_LATENCIES, 0)
+        self._buckets: dict[str, list[int]] = {}
+
+    def counts(self, member: Slice) -> dict[str, int]:
+        found = {}
+        for name, told in self._counts.items():
+            value = getattr(member, name)
+            if value != told:
+                found[name] = value - told
+                self._counts[name] = value
+        return found
+
+    def latencies(self, member: Slice) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, told_us in self._total_us.items():
+            latency = getattr(member, name)
+            told = self._buckets.get(name) or [0] * len(latency.counts)
+            if latency.total_us == told_us and sum(latency.counts) == sum(told):
+                continue
+            more = {
+                str(i): n - t
+                for i, (n, t) in enumerate(zip(latency.counts, told, strict=True))
+                if n != t
+            }
+            found[name] = [latency.total_us - told_us, more]
+            self._total_us[name] = latency.total_us
+            self._buckets[name] = list(latency.counts)
+        return found
+
+
+def add(totals: Totals, counters: Counters, slices: Mapping[str, Slice]) -> None:
+    """Add what a worker has told to the main process's own counters."""
+    for name, more in totals.get("counters", {}).items():
+        setattr(counters, name, getattr(counters, name) + more)
+    for name, more_by_key in totals.get("keyed", {}).items():
+        kept = getattr(counters, name)
+        for key, more in more_by_key.items():
+            kept[key] = kept.get(key, 0) + more
+    for slice_name, counts in totals.get("slices", {}).items():
+        member = slices.get(slice_name)
+        for name, more in counts.items() if member else ():
+            setattr(member, name, getattr(member, name) + more)
+    for slice_name, latencies in totals.get("latencies", {}).items():
+        member = slices.get(slice_name)
+        for name, (total_us, more_by_bucket) in latencies.items() if member else ():
+            latency = getattr(member, name)
+            latency.total_us += total_us
+            for bucket, more in more_by_bucket.items():
+                latency.counts[int(bucket)] += more
+
+
+class Gauges:
+    """What a worker's totals leave behind when it ends without saying so: open, abandoned."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._abandoned: dict[str, int] = {}
+
+    def note(self, totals: Totals) -> None:
+        """Take in what the worker has told; call it with all that is added."""
+        counters = totals.get("counters", {})
+        self._open += counters.get("accepted", 0) - counters.get("closed", 0)
+        for name, counts in totals.get("slices", {}).items():
+            if more := counts.get("abandoned"):
+                self._abandoned[name] = self._abandoned.get(name, 0) + more
+
+    def settle(self) -> Totals:
+        """Return the totals that say that nothing of it is left."""
+        slices = {name: {"abandoned": -n} for name, n in self._abandoned.items() if n}
+        return {"counters": {"closed": self._open}, "slices": slices}
+
+
+def _more(now: Mapping[str, int], told: Mapping[str, int]) -> dict[str, int]:
+    return {key: value - told.get(key, 0) for key, value in now.items() if value != told.get(key)}
