@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test lint fmt bench fuzz lock clean
+.PHONY: help setup demo test chaos lint fmt bench fuzz lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ demo: $(VENV)/.installed-demo  ## Simulated A100, seven real Tritons, the gatewa
 
 test: $(VENV)/.installed-test  ## Run the whole test suite (ARGS='-k name' to choose)
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.installed-test  ## Kill workers, upgrade in place, run out of memory: the tests that take their time
+	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint  ## Format check, lint, types, architecture, spelling
 	$(BIN)/ruff format --check .

@@ -62,7 +62,9 @@ class Load:
 
     def _run(self, module: Any, address: str) -> None:
         data = np.arange(64, dtype=np.uint8)
-        client = module.InferenceServerClient(address)
+        # gRPC clients of one process share a connection unless told not to; here each has its own.
+        own = {"channel_args": [("grpc.use_local_subchannel_pool", 1)]}
+        client = module.InferenceServerClient(address, **(own if module is grpc_client else {}))
         sent = tensor(module, data)
         while not self._stop.is_set():
             try:

@@ -15,7 +15,7 @@ from tests.e2e.beside import Beside
 from tests.e2e.load import Load, tensor
 from tests.e2e.stack import Stack, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -15,7 +15,7 @@ from tests.e2e.beside import Beside
 from tests.e2e.load import Load, tensor
 from tests.e2e.stack import SLICES, Stack, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.timeout(180)]
 
 CLIENTS = [pytest.param(http_client, id="http"), pytest.param(grpc_client, id="grpc")]
 

@@ -11,7 +11,7 @@ import pytest
 from tests.gateway.workers.conftest import Start
 from tests.gateway.workers.running import REPOSITORY, Clients, Running, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 def upgraded(running: Running) -> int:

@@ -13,6 +13,8 @@ import pytest
 from gateway.limits import KIB, MIB
 from tests.gateway.relay.attacks.plane import Plane, allow_descriptors, identity, run
 
+pytestmark = pytest.mark.chaos
+
 IDLE_MANY = 10_000
 IDLE_BYTES_EACH = 8 * KIB
 """Of one idle connection."""
