@@ -29,3 +29,21 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def set_aside(path: Path) -> str | None:
+    """
+    Rename `path` to the first free `NAME.bad-N`, so that nothing of it is lost.
+
+    Returns:
+        The new name; None when a thousand are taken.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    for number in range(1, 1000):
+        aside = path.with_name(f"{path.name}.bad-{number}")
+        if not aside.exists():
+            path.rename(aside)
+            return str(aside)
+    return None

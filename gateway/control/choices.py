@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import structlog
 
-from contract.files import write_atomically
+from contract.files import set_aside, write_atomically
 from contract.slice_spec import NAME_PATTERN
 from gateway.balance.policies import POLICIES
 from gateway.fleet.health import ENABLED, Order
@@ -247,13 +247,8 @@ class ChoiceKeeper:
 
     def _set_aside(self) -> str | None:
         """Rename the file so that nothing of it is lost; return its new name."""
-        for number in range(1, 1000):
-            aside = self.path.with_name(f"{self.path.name}.bad-{number}")
-            if not aside.exists():
-                try:
-                    self.path.rename(aside)
-                except OSError as error:
-                    log.error("choices.not_set_aside", path=str(self.path), reason=str(error))
-                    return None
-                return str(aside)
-        return None
+        try:
+            return set_aside(self.path)
+        except OSError as error:
+            log.error("choices.not_set_aside", path=str(self.path), reason=str(error))
+            return None

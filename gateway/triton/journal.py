@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import structlog
 
-from contract.files import write_atomically
+from contract.files import set_aside, write_atomically
 
 log = structlog.get_logger()
 
@@ -218,16 +218,11 @@ class Journal:
         self.logging, self.trace = logging, trace
 
     def _set_aside(self) -> str | None:
-        for number in range(1, 1000):
-            aside = self.path.with_name(f"{self.path.name}.bad-{number}")
-            if not aside.exists():
-                try:
-                    self.path.rename(aside)
-                except OSError as error:
-                    log.error("journal.not_set_aside", path=str(self.path), reason=str(error))
-                    return None
-                return str(aside)
-        return None
+        try:
+            return set_aside(self.path)
+        except OSError as error:
+            log.error("journal.not_set_aside", path=str(self.path), reason=str(error))
+            return None
 
 
 def journal_path(state_file: Path) -> Path:
