@@ -30,6 +30,7 @@ from gateway.metrics import Counters
 from gateway.relay.composed import Composer as RelayComposer
 from gateway.triton.composer import Composer
 from gateway.triton.crew import CallTimeouts
+from gateway.triton.journal import journal_path
 from gateway.workers import takeover
 from gateway.workers.alone import Alone
 from gateway.workers.doors import Doors
@@ -127,7 +128,7 @@ class Gateway:
         triton = config.triton
         self._composer = Composer(
             self.registry,
-            config.state_file.with_name(f"{config.state_file.stem}-journal.json"),
+            journal_path(config.state_file),
             CallTimeouts(triton.call_timeout, triton.load_timeout),
             self._control.check_now,
         )

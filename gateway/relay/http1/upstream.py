@@ -164,10 +164,6 @@ class Upstream:
 
     # --- for the client's side and the stock --------------------------------------------------
 
-    @property
-    def answer_begun(self) -> bool:
-        return self._head is not None
-
     def pause_reading(self) -> None:
         """The client does not keep up with its answer."""
         self._transport.pause_reading()
