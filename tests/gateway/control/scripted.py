@@ -40,7 +40,7 @@ class ScriptedTriton:
         self.requests: list[bytes] = []
         self.port = 0
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> "ScriptedTriton":
         """Listen on a free port, or on the one it had before."""
@@ -53,27 +53,32 @@ class ScriptedTriton:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for task in list(self._tasks):
+        for task in list(self._open):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._open, return_exceptions=True)
 
     def spec(self, name: str = "s0") -> SliceSpec:
         endpoint = Endpoint("127.0.0.1", self.port)
         return SliceSpec(name, endpoint, endpoint)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it was on its way while the server stopped
+            writer.transport.abort()
+            return
         self.connections += 1
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._open[task] = writer
+        task.add_done_callback(self._close)
+
+    def _close(self, task: asyncio.Task[None]) -> None:
+        # Not in the task itself: one that is cancelled before its first step runs none of its code.
+        self._open.pop(task).close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._answer(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the other side went away first
-        finally:
-            writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.mode == "reset":
