@@ -49,7 +49,7 @@ fmt: $(VENV)/.installed-lint  ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-bench $(VENV)/.installed-demo  ## Compare with Envoy, nginx and HAProxy (ARGS=--help)
-	$(BIN)/python -m bench.compare $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 fuzz: $(VENV)/.installed-fuzz  ## Fuzz the parsers (ARGS=--help)
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
@@ -58,4 +58,5 @@ lock: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-bench $
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(setuptools)==' > constraints.txt
 
 clean:  ## Remove what was installed and built (not run/, which may describe running servers)
-	rm -rf $(VENV) build dist *.egg-info && find . -maxdepth 4 -name '*.so' -delete .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find contract gateway -name '*.so' -delete

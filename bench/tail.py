@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from bench import machine, report
 from bench.arrivals import poisson
@@ -85,25 +84,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"--layouts takes {known}; --load takes a share between 0 and 1")
         return 2
     found: dict[str, Any] = {}
+    tables = []
     try:
         for layout in layouts:
             seconds = options.requests * options.service_ms / 1e3 / options.load / 7
             console.print(f"{layout.title}: about {seconds:.0f} s", highlight=False)
             outcomes = _run(layout, options, console)
             found[layout.name] = {name: _figures(one) for name, one in outcomes.items()}
-            _show(layout, outcomes, report.console())
+            tables.append(_table(layout, outcomes))
+            report.console().print(tables[-1], highlight=False)
     except BenchError as error:
         console.print(f"[red]{error}[/red]", highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("stopped; everything that was started has been ended")
         return 130
-    settings = {key: value for key, value in vars(options).items() if key != "json"}
+    settings = {
+        key: value for key, value in vars(options).items() if key not in ("json", "markdown")
+    }
     facts = machine.describe({}, Cores.of_this_machine())
     document = {"version": 1, "machine": facts, "settings": settings, "layouts": found}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(document, indent=1) + "\n")
     console.print(f"written: {options.json}")
+    if options.markdown:
+        options.markdown.write_text("\n".join(tables))
     return 0
 
 
@@ -160,22 +165,27 @@ def _figures(outcome: Outcome) -> dict[str, float]:
     return {**found, "client_lag_p99_ms": lag_ms, "errors": outcome.errors}
 
 
-def _show(layout: Layout, outcomes: dict[str, Outcome], console: Console) -> None:
-    table = Table(title=f"{layout.title}: latency from the scheduled arrival, ms")
-    table.add_column("proxy")
-    for heading in ("p50", "p99", "p99.9", "p99 to LR", "p99.9 to LR", "errors", "client lag p99"):
-        table.add_column(heading, justify="right")
+def _table(layout: Layout, outcomes: dict[str, Outcome]) -> str:
+    """Return a Markdown table, a line per proxy."""
+    headings = ("p50", "p99", "p99.9", "p99 to LR", "p99.9 to LR", "errors", "client lag p99")
+    lines = [
+        f"{layout.title}, latency from the scheduled arrival in ms (LR: {YARDSTICK}):",
+        "",
+        "| proxy | " + " | ".join(headings) + " |",
+        "|---" + "|--:" * len(headings) + "|",
+    ]
     base = _figures(outcomes[YARDSTICK]) if YARDSTICK in outcomes else None
     for name, outcome in outcomes.items():
         found = _figures(outcome)
-        table.add_row(
+        cells = [
             name,
             *(f"{found[key]:.1f}" for key in ("p50_ms", "p99_ms", "p999_ms")),
             *(f"{found[key] / base[key]:.2f}" if base else "-" for key in ("p99_ms", "p999_ms")),
             str(outcome.errors),
             f"{found['client_lag_p99_ms']:.1f}",
-        )
-    console.print(table)
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--layouts", default=names, metavar="NAMES", help=f"default {names}")
     json_file = Path("run/bench/tail.json")
     add("--json", type=Path, default=json_file, metavar="FILE", help=f"default {json_file}")
+    add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
     return parser
 
 

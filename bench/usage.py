@@ -58,6 +58,11 @@ def peak_rss_bytes(root: int) -> int:
     return sum(_status_kib(pid, "VmHWM") for pid in descendants(root)) * 1024
 
 
+def rss_bytes(root: int) -> int:
+    """Return the sum of the resident sizes of `root` and its descendants now."""
+    return sum(_status_kib(pid, "VmRSS") for pid in descendants(root)) * 1024
+
+
 def reset_peak_rss(root: int) -> bool:
     """Set the peaks back to the present sizes; False where the kernel does not let us."""
     try:
