@@ -57,6 +57,13 @@ BODY_TOO_LARGE: Final = Fault(
     "body_too_large", 413, GRPC_RESOURCE_EXHAUSTED, "the request body is larger than allowed"
 )
 URI_TOO_LONG: Final = Fault("uri_too_long", 414, GRPC_INTERNAL, "the request line is too long")
+NOT_GRPC: Final = Fault(
+    "not_grpc",
+    415,
+    GRPC_UNIMPLEMENTED,
+    "over HTTP/2 this port answers gRPC calls (content-type application/grpc); Triton's other API is "
+    "here over HTTP/1.1",
+)
 EXPECTATION_FAILED: Final = Fault(
     "expectation_failed", 417, GRPC_INTERNAL, "only 'Expect: 100-continue' is known"
 )

@@ -17,6 +17,7 @@ class Kind(Enum):
     READY = "ready"  # the gateway: some slice can serve
     HEALTH_CHECK = "health_check"  # the gateway: grpc.health.v1
     BY_MESSAGE = "by_message"  # one slice; the first message names the model
+    NOT_GRPC = "not_grpc"  # nobody: it came over HTTP/2 and is no gRPC call
 
 
 BALANCED: Final = Kind.BALANCED
@@ -24,6 +25,7 @@ LIVE: Final = Kind.LIVE
 READY: Final = Kind.READY
 HEALTH_CHECK: Final = Kind.HEALTH_CHECK
 BY_MESSAGE: Final = Kind.BY_MESSAGE
+NOT_GRPC: Final = Kind.NOT_GRPC
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ ANY_CALL: Final = Route(BALANCED, "call")
 COMPOSED_CALL: Final = Route(BALANCED, "call", composed=True)
 _LIVE: Final = Route(LIVE)
 _READY: Final = Route(READY)
+_NO_CALL: Final = Route(NOT_GRPC)
 
 _INFERENCE: Final = frozenset({"infer", "generate", "generate_stream"})
 _MEMORIES: Final = frozenset({"systemsharedmemory", "cudasharedmemory"})
@@ -144,9 +147,18 @@ def _is_memory_call(method: bytes, rest: list[str]) -> bool:
             return False
 
 
-def grpc_route(path: bytes) -> Route:
-    """Return the route of a gRPC call."""
-    return _GRPC.get(path, ANY_CALL)
+def grpc_route(path: bytes, is_grpc: bool = True) -> Route:
+    """
+    Return the route of an HTTP/2 request.
+
+    A Triton's HTTP/2 port answers gRPC calls only, and resets what is not one without a word that a
+    person understands. So what has neither gRPC's content type nor a path of Triton's service is
+    not given to a slice.
+    """
+    route = _GRPC.get(path, ANY_CALL)
+    if route is ANY_CALL and not is_grpc and not path.startswith(_SERVICE):
+        return _NO_CALL
+    return route
 
 
 def pool_key_of_message(data: bytes | memoryview) -> str | None:

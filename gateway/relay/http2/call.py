@@ -19,7 +19,8 @@ from gateway.fleet.slices import Slice
 from gateway.relay.http2 import frames
 from gateway.relay.http2.composing import collect
 from gateway.relay.http2.framing import Run
-from gateway.relay.http2.headers import Request, encode
+from gateway.relay.http2.headers import Request, with_timeout
+from gateway.relay.http2.own_answers import GRPC_HEAD, GRPC_OK, http_head, status_block
 from gateway.relay.http2.sticky import Sticky
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
 from gateway.relay.router import BY_MESSAGE, pool_key_of_message
@@ -41,8 +42,6 @@ LOSSES_MAX: Final = 1
 KEPT_OVERHEAD_BYTES: Final = 64
 """What keeping a piece costs beside its bytes: a client may send a million pieces of one byte."""
 
-_GRPC_HEAD: Final = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-
 
 class Call(Stream):
     """
@@ -57,6 +56,7 @@ class Call(Stream):
         http_status: Of the answer, once it has begun.
         kept: What the client has sent, as pieces of data or runs of frames, until the answer begins; None when it is not kept.
         begun: The answer's head has been passed on.
+        discard_left: Bytes that the client may still send of a request that has been answered.
         done: The slice's part is over; what the client still sends is thrown away.
         opened_s: Coarse time of the call's beginning.
         deadline_s: `grpc-timeout`, or 0.
@@ -67,6 +67,7 @@ class Call(Stream):
         "body_left",
         "client",
         "deadline_s",
+        "discard_left",
         "done",
         "http_status",
         "kept",
@@ -96,11 +97,14 @@ class Call(Stream):
         self.kept_bytes = 0
         self.body_left = request.content_length
         self.request_trailers: bytes | None = None
+        self.discard_left = 0
         self.begun = False
         self.done = False
-        self.opened_s = now_s = self.active_s
+        self.opened_s = self.active_s
         self.started_s = time.monotonic()
-        self.deadline_s = now_s + request.timeout_s if request.timeout_s else 0.0
+        self.deadline_s = 0.0
+        if request.timeout_s:  # by the exact clock: the coarse one may be a tick behind
+            self.deadline_s = connection.core.loop.time() + request.timeout_s
 
     # --- the client's side --------------------------------------------------------------------
 
@@ -174,6 +178,9 @@ class Call(Stream):
         block = self.request.block
         if self.request.came is not None:
             block = self.client.block_of(self.request)
+        core = self.client.core
+        if self.deadline_s and core.deadlines.now_s > self.opened_s:  # it has waited, or moves
+            block = with_timeout(block, self.deadline_s - core.loop.time())
         assert self.kept is not None, "a call whose request is gone cannot be started"
         # Runs of frames are kept only once a call has been started.
         kept = (
@@ -254,6 +261,9 @@ class Call(Stream):
         if self.begun or self.kept is None or self.losses > LOSSES_MAX or self.pool is None:
             self.fail(fault)
             return
+        if self.deadline_s and self.client.core.loop.time() >= self.deadline_s:
+            self.fail_overdue()
+            return
         target = self.pool.pick_other(self.tried)
         if target is not None:
             self.client.core.counters.replays += 1
@@ -284,6 +294,9 @@ class Call(Stream):
         else:
             self._answer_http(fault.http_status, fault.http_body)
 
+    def fail_overdue(self) -> None:
+        self.fail(errors.ANSWER_TIMEOUT.because("the call's own deadline has passed"))
+
     def fail_overloaded(self) -> None:
         """All connections together hold more than they may."""
         self.client.core.counters.limit("buffered_bytes")
@@ -291,11 +304,7 @@ class Call(Stream):
 
     def answer_status(self, code: int, details: str) -> None:
         """End a gRPC call with a status."""
-        status = [
-            (b"grpc-status", str(code).encode()),
-            (b"grpc-message", _percent_encode(details)),
-        ]
-        block = encode(status if self.begun else [*_GRPC_HEAD, *status])
+        block = status_block(code, details, self.begun)
         self.begun = self.done = True
         self._forget_kept()
         self.client.send_headers(self, block, ends=True)
@@ -305,9 +314,9 @@ class Call(Stream):
         self.begun = self.done = True
         self._forget_kept()
         client = self.client
-        client.send_headers(self, encode(_GRPC_HEAD), ends=False)
+        client.send_headers(self, GRPC_HEAD, ends=False)
         client.send_data(self, b"\0" + len(message).to_bytes(4, "big") + message, ends=False)
-        client.send_headers(self, encode([(b"grpc-status", b"0")]), ends=True)
+        client.send_headers(self, GRPC_OK, ends=True)
 
     def release(self, outcome: int) -> None:
         """Give the slice's count back, exactly once, and say what came of the attempt."""
@@ -421,15 +430,11 @@ class Call(Stream):
 
     def _answer_http(self, status: int, body: bytes) -> None:
         self.begun = True
-        head = [
-            (b":status", str(status).encode()),
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
+        head = http_head(status, len(body))
         if self.request.is_head:
-            self.client.send_headers(self, encode(head), ends=True)
+            self.client.send_headers(self, head, ends=True)
             return
-        self.client.send_headers(self, encode(head), ends=False)
+        self.client.send_headers(self, head, ends=False)
         self.client.send_data(self, body, ends=True)
 
 
@@ -455,20 +460,19 @@ def _start_of(data: bytes) -> StartOfMessage | None:
     return read_start(opened[PREFIX_BYTES:], int.from_bytes(opened[1:PREFIX_BYTES], "big"))
 
 
-def _percent_encode(message: str) -> bytes:
-    """Encode grpc-message. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md"""
-    return b"".join(
-        b"%c" % octet if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet
-        for octet in message.encode()
-    )
-
-
 class Half(Stream):
-    """The slice's half of `call`."""
+    """
+    The slice's half of `call`.
 
-    __slots__ = ("call",)
+    Attributes:
+        body_left: Bytes of data that the answer's head has announced and that have not come; -1
+            when it has not said.
+    """
+
+    __slots__ = ("body_left", "call")
 
     def __init__(self, connection: "Upstream", stream_id: int, call: Call) -> None:
         super().__init__(connection, stream_id)
+        self.body_left = -1
         self.call = call
         self.peer = call

@@ -10,43 +10,42 @@ from gateway.relay.forwarding import Origin
 from gateway.relay.http2 import frames
 from gateway.relay.http2.budget import Budget
 from gateway.relay.http2.call import Call
+from gateway.relay.http2.closed_streams import ClosedStreams
 from gateway.relay.http2.composing import collect
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import BlockReader, MalformedError, Request, check_trailers, encode
+from gateway.relay.http2.own_answers import answer_here
 from gateway.relay.http2.stream import Chunk, Stream
-from gateway.relay.router import BALANCED, BY_MESSAGE, HEALTH_CHECK, LIVE, Route
+from gateway.relay.router import BALANCED, BY_MESSAGE
 from gateway.relay.slabs import forget_reader
 
 if TYPE_CHECKING:
     from gateway.relay.http2.links import Links
 
-RECENT_MAX: Final = 512
-"""Streams that we ended first: the client's frames for them may still be on their way."""
+DISCARD_QUIET_S: Final = 2.0
+"""A client that has its answer and still sends is let finish, until it is quiet for so long: curl 7.88
+takes the RST_STREAM that RFC 9113 section 8.1 allows here for an error, and loses the answer."""
 EARLY_RESET_S: Final = 1.0
 """A stream that is reset younger than this, unanswered, counts as an attack might."""
 _DRAIN_PING: Final = b"drain\0\0\0"
 _LIVE_PING: Final = b"alive?\0\0"
-
-_TRUE: Final = b"\x08\x01"  # field 1, varint 1: live, ready, and health.v1 SERVING
-_NOT_SERVING: Final = b"\x08\x02"
 
 
 class Downstream(Connection[Call]):
     """A client's connection; `streams` holds its calls."""
 
     __slots__ = (
+        "_closed_streams",
         "_drain_sent",
         "_last_id",
         "_pinged_at_s",
         "_preface_left",
         "_reader",
-        "_recent",
         "_refuse_above",
         "_resets",
         "_saw_settings",
-        "_skipped",
         "_stuck",
         "_stuck_since_s",
         "links",
@@ -66,8 +65,7 @@ class Downstream(Connection[Call]):
         self._resets = Budget(limits.reset_burst, limits.reset_per_s, core.deadlines.now_s)
         self._preface_left = frames.PREFACE
         self._last_id = -1  # as if -1 had been used: clients begin with 1
-        self._recent: dict[int, None] = {}
-        self._skipped: list[range] = []
+        self._closed_streams = ClosedStreams()
         self._stuck: object = None  # what was waited for at the last sweep
         self._stuck_since_s = 0.0
         self._refuse_above = frames.STREAM_ID_MAX
@@ -159,7 +157,7 @@ class Downstream(Connection[Call]):
         if not self._saw_settings:
             raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame must be SETTINGS")
         if stream_id != self._last_id + 2:
-            self._skip(stream_id)
+            self._closed_streams.skip(self._last_id, stream_id)
         self._last_id = stream_id
         core = self.core
         try:
@@ -168,7 +166,9 @@ class Downstream(Connection[Call]):
             self._refuse(stream_id, frames.PROTOCOL_ERROR)
             return
         if stream_id > self._refuse_above:
-            self._remember(stream_id)  # behind our GOAWAY: the client sends it elsewhere
+            self._closed_streams.remember(
+                stream_id
+            )  # behind our GOAWAY: the client sends it elsewhere
             return
         if len(self.streams) >= core.limits.streams:
             core.counters.limit("streams")
@@ -201,18 +201,7 @@ class Downstream(Connection[Call]):
             elif ends:
                 collect(call)
         else:
-            self._answer_here(call, request.route)
-
-    def _answer_here(self, call: Call, route: Route) -> None:
-        serving = bool(self.core.registry.everywhere.members)
-        if self.core.draining and route.kind is not LIVE:
-            call.fail(errors.SHUTTING_DOWN)
-        elif route.kind is LIVE:
-            call.answer_message(_TRUE)
-        elif route.kind is HEALTH_CHECK:
-            call.answer_message(_TRUE if serving else _NOT_SERVING)
-        else:
-            call.answer_message(_TRUE if serving else b"")
+            answer_here(call, request.route)
 
     def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
         self.receive_left -= size
@@ -239,6 +228,8 @@ class Downstream(Connection[Call]):
         if call.done:
             call.ended_in = ends
             self.credit(call, len(data))
+            if call.ended_out:
+                self._discard(call, len(data))
         else:
             call.take(data, len(data), ends)
 
@@ -261,23 +252,29 @@ class Downstream(Connection[Call]):
         return True
 
     def on_reset(self, stream_id: int, code: int) -> None:
-        self._recent.pop(stream_id, None)
+        self._closed_streams.forget(stream_id)
         call = self.streams.pop(stream_id, None)
         if call is None:
             self.spend("RST_STREAM")
             return
-        begun = call.begun
+        begun, ended_out = call.begun, call.ended_out
         call.cancel()
         self._forget(call)
         if not begun:
             self._count_early_reset(call)
+        elif ended_out or call.pool is None:  # answered, or by us: little was done for nothing
+            self.spend("RST_STREAM")
 
     def on_sent(self, stream: Stream) -> None:
-        """The answer is complete; a client that still sends is told to stop."""
-        if not stream.ended_in:
-            self._remember(stream.id)
-            self.put(frames.rst_stream(stream.id, frames.NO_ERROR))
-        self._forget(stream)
+        """The answer is complete; what the client still sends is thrown away."""
+        call = cast("Call", stream)
+        if call.ended_in:
+            self._forget(call)
+        elif call.request.is_grpc:  # as gRPC's own servers do: who streams would never finish
+            self.reset(call, frames.NO_ERROR)
+        else:
+            call.discard_left = self.core.limits.body_bytes
+            self.credit(call, call.held)
 
     def on_window_overflow(self, stream: Call) -> None:
         self._end_malformed(stream, frames.FLOW_CONTROL_ERROR)
@@ -285,9 +282,18 @@ class Downstream(Connection[Call]):
     def reset(self, call: Call, code: int) -> None:
         """End a stream without an answer."""
         if not call.ended_in:
-            self._remember(call.id)
+            self._closed_streams.remember(call.id)
         self.put(frames.rst_stream(call.id, code))
         self._forget(call)
+
+    def _discard(self, call: Call, size: int) -> None:
+        """Throw away `size` bytes of a request that has been answered."""
+        call.discard_left -= size
+        if call.ended_in:
+            self._forget(call)
+        elif call.discard_left < 0:
+            self.core.counters.limit("body_bytes")
+            self.reset(call, frames.NO_ERROR)
 
     def block_of(self, request: Request) -> bytes:
         """Return the header block for a slice, with what it is told of the origin."""
@@ -362,8 +368,11 @@ class Downstream(Connection[Call]):
     def _check_call(self, call: Call, now_s: float) -> None:
         timeouts = self.core.timeouts
         quiet_s = now_s - call.active_s
-        if call.deadline_s and now_s >= call.deadline_s and not call.done:
-            call.fail(errors.ANSWER_TIMEOUT.because("the call's own deadline has passed"))
+        if call.ended_out:
+            if quiet_s > DISCARD_QUIET_S:
+                self.reset(call, frames.NO_ERROR)
+        elif call.deadline_s and now_s >= call.deadline_s and not call.done:
+            call.fail_overdue()
         elif call.queue is not None:
             if timeouts.send_idle_s and quiet_s > timeouts.send_idle_s:
                 self.core.counters.limit("send_idle")
@@ -401,12 +410,10 @@ class Downstream(Connection[Call]):
         headers = self._reader.decode(block)  # the dynamic table goes on, whatever it is for
         call = self.streams.get(stream_id)
         if call is None:
-            if any(stream_id in skipped for skipped in self._skipped):
+            if self._closed_streams.was_skipped(stream_id):
                 raise ProtocolError(frames.PROTOCOL_ERROR, "stream ids must rise")
-            if stream_id not in self._recent:
+            if not self._closed_streams.may_send(stream_id, ends):
                 raise ProtocolError(frames.STREAM_CLOSED, "HEADERS on a closed stream")
-            if ends:
-                self._recent.pop(stream_id)
             return
         if call.ended_in:
             raise ProtocolError(frames.STREAM_CLOSED, "HEADERS after END_STREAM")
@@ -420,7 +427,9 @@ class Downstream(Connection[Call]):
             return
         call.ended_in = True
         call.request_trailers = trailers
-        if call.peer is not None:
+        if call.ended_out:
+            self._forget(call)
+        elif call.peer is not None:
             call.peer.connection.send_headers(call.peer, trailers, ends=True)
         elif call.target is None and not call.done:
             if call.composed:
@@ -433,11 +442,9 @@ class Downstream(Connection[Call]):
             raise ProtocolError(frames.STREAM_CLOSED, "DATA after END_STREAM")
         if not stream_id or self.is_idle_stream(stream_id):
             raise ProtocolError(frames.PROTOCOL_ERROR, "DATA on an idle stream")
-        if stream_id not in self._recent:
+        if not self._closed_streams.may_send(stream_id, ends):
             raise ProtocolError(frames.STREAM_CLOSED, "DATA on a closed stream")
         self.credit_connection(size)
-        if ends:
-            self._recent.pop(stream_id, None)
 
     def _malformed(self, call: Call) -> None:
         self._end_malformed(call, frames.PROTOCOL_ERROR)
@@ -449,7 +456,7 @@ class Downstream(Connection[Call]):
         self._count_early_reset(call)
 
     def _refuse(self, stream_id: int, code: int) -> None:
-        self._remember(stream_id)
+        self._closed_streams.remember(stream_id)
         self.put(frames.rst_stream(stream_id, code))
         self._spend_reset()
 
@@ -462,12 +469,3 @@ class Downstream(Connection[Call]):
         if not self._resets.spend(self.core.loop.time()):
             reason = "too many streams reset early"
             raise ProtocolError(frames.ENHANCE_YOUR_CALM, reason, "early_resets")
-
-    def _skip(self, stream_id: int) -> None:
-        """The client leaves ids out; they cannot be used any more. RFC 9113 section 5.1.1."""
-        self._skipped = [*self._skipped[-7:], range(self._last_id + 2, stream_id, 2)]
-
-    def _remember(self, stream_id: int) -> None:
-        self._recent[stream_id] = None
-        if len(self._recent) > RECENT_MAX:
-            del self._recent[next(iter(self._recent))]

@@ -215,7 +215,9 @@ class FrameReader:
             self._partial = bytearray(data[at:])
             self._wanted = FRAME_HEAD_BYTES
             if size - at >= FRAME_HEAD_BYTES:
-                self._wanted += max(1, min(unpack_head(data, at)[0] >> 8, WHOLE_BYTES_MAX))
+                length_kind = unpack_head(data, at)[0]
+                told_in_pieces = not length_kind & 0xFF or length_kind & 0xFF > CONTINUATION
+                self._wanted += 1 if told_in_pieces else max(1, length_kind >> 8)
 
     def _begin_of_data(
         self, data: Chunk, start: int, size: int, length: int, flags: int, stream_id: int

@@ -38,6 +38,10 @@ _VALUE: Final = re.compile(
     rb"(?:[\x21-\x7e\x80-\xff](?:[\t \x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
 ).fullmatch
 _TARGET: Final = re.compile(rb"/[\x21-\x7e]*|\*").fullmatch
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*").fullmatch
+# A host and perhaps a port, without the user's name that RFC 9113 section 8.3.1 forbids. gRPC's
+# clients percent-encode what else they are asked to put there (a path of a Unix socket, say).
+_AUTHORITY: Final = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]+").fullmatch
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
 _TIMEOUT_UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _CONNECTION_FIELDS: Final = frozenset(
@@ -91,9 +95,11 @@ class Request:
         pseudo, fields = _split(headers, (b":method", b":scheme", b":path", b":authority"))
         try:
             self.method, self.path = pseudo[b":method"], pseudo[b":path"]
-            pseudo[b":scheme"]
+            scheme = pseudo[b":scheme"]
         except KeyError as missing:
             raise MalformedError(f"no {missing}") from None
+        if not _SCHEME(scheme):
+            raise MalformedError("bad :scheme")
         if not _TARGET(self.path):
             raise MalformedError("bad :path")
         if self.method == b"CONNECT" or not _TOKEN(self.method.lower()):
@@ -112,13 +118,16 @@ class Request:
             elif name == b"content-type":
                 self.is_grpc = value.startswith(b"application/grpc")
         self.is_head = self.method == b"HEAD"
-        self.route: Route = grpc_route(self.path)
+        self.route: Route = grpc_route(self.path, self.is_grpc)
         self.metadata: list[Header] = kept if self.route.composed else []
         self.size = sum(len(name) + len(value) + 32 for name, value in headers)
         self.count = len(headers)
-        head = [(b":method", self.method), (b":scheme", b"http"), (b":path", self.path)]
-        if authority is not None:
-            head.append((b":authority", authority))
+        head = [
+            (b":method", self.method),
+            (b":scheme", b"http"),
+            (b":path", self.path),
+            (b":authority", authority),
+        ]
         self.came: Came | None = None
         if forwarding is not None:
             self.came = forwarding.read(kept)
@@ -158,6 +167,13 @@ class Answer:
         else:
             self.outcome = UNSAID
         self.block = encode([*([(b":status", status)] if self.status else []), *fields])
+
+
+def with_timeout(block: bytes, timeout_s: float) -> bytes:
+    """Return a request's block, as `encode` made it, with another `grpc-timeout`."""
+    headers = cast("list[Header]", Decoder(max_header_list_size=2**31).decode(block, raw=True))
+    value = _timeout(timeout_s)
+    return encode([(h[0], value) if h[0] == b"grpc-timeout" else h for h in headers])
 
 
 def check_trailers(headers: Sequence[Header]) -> bytes:
@@ -298,19 +314,30 @@ def _split(
     return pseudo, fields
 
 
-def _authority(authority: bytes | None, hosts: set[bytes]) -> bytes | None:
+def _authority(authority: bytes | None, hosts: set[bytes]) -> bytes:
     """Return the one name that `:authority` and every Host give. RFC 9113 section 8.3.1."""
-    if authority is None and len(hosts) == 1:
-        return next(iter(hosts))
-    if hosts and hosts != {authority}:
-        raise MalformedError("host differs from :authority")
-    return authority
+    names = hosts if authority is None else hosts | {authority}
+    if len({name.lower() for name in names}) != 1:
+        raise MalformedError("neither :authority nor host, or two that differ")
+    name = next(iter(hosts)) if authority is None else authority
+    if not _AUTHORITY(name):
+        raise MalformedError("bad :authority")
+    return name
 
 
 def _length(value: bytes, before: int) -> int:
     if not value.isdigit() or len(value) > 18 or (before >= 0 and int(value) != before):
         raise MalformedError("bad content-length")
     return int(value)
+
+
+def _timeout(seconds: float) -> bytes:
+    """Write a `grpc-timeout`: eight digits at most, as fine as they allow, never nothing."""
+    for unit, each_s in ((b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0)):
+        count = max(1, int(seconds / each_s))
+        if count < 10**8:
+            return b"%d%s" % (count, unit)
+    return b"%dH" % min(int(seconds / 3600), 10**8 - 1)
 
 
 def _timeout_s(value: bytes) -> float:

@@ -24,6 +24,8 @@ STREAMS_ASSUMED: Final = 128
 """Until the slice's SETTINGS say how many streams it takes."""
 STREAMS_MAX: Final = 1024
 """Of one connection, also when the slice sets no bound; beyond it another is opened."""
+_WITHOUT_BODY: Final = (204, 304)
+"""Statuses of answers without a body, whatever their content-length. RFC 9110 section 6.4.1."""
 
 
 class Upstream(Connection[Half]):
@@ -175,11 +177,19 @@ class Upstream(Connection[Half]):
             if answer.status or not ends:
                 self._bad_answer(stream, "a second head")
                 return
+            if stream.body_left > 0:
+                self._bad_answer(stream, "less data than content-length says")
+                return
         elif answer.status < 200:
             if ends or not answer.status or answer.status == 101:
                 self._bad_answer(stream, "no head")
             return  # 1xx tells a gRPC client nothing
         else:
+            without_body = call.request.is_head or answer.status in _WITHOUT_BODY
+            stream.body_left = 0 if without_body else answer.content_length
+            if ends and stream.body_left > 0:
+                self._bad_answer(stream, "less data than content-length says")
+                return
             call.begin_answer(answer.status)
         if ends:
             self._finish(stream, call, answer.outcome)
@@ -204,6 +214,11 @@ class Upstream(Connection[Half]):
         if not call.begun:
             self._bad_answer(stream, "data before the head")
             return
+        if stream.body_left >= 0:
+            stream.body_left -= len(data)
+            if stream.body_left < 0 or (ends and stream.body_left):
+                self._bad_answer(stream, "not as much data as content-length says")
+                return
         call.active_s = self.core.deadlines.now_s
         if ends:
             self._finish(stream, call, UNSAID)
@@ -220,8 +235,13 @@ class Upstream(Connection[Half]):
         if stream is None or payload > stream.receive_left or payload > self.receive_left:
             return False
         call = stream.call
-        if not call.begun or run.ends or not call.client.send_run(call, run):
+        left = stream.body_left
+        if not call.begun or run.ends or 0 <= left < payload:
             return False
+        if not call.client.send_run(call, run):
+            return False
+        if left >= 0:
+            stream.body_left = left - payload
         call.active_s = self.core.deadlines.now_s
         self.receive_left -= payload
         self.credit_connection(payload)

@@ -41,6 +41,42 @@ def test_a_timeout_of_nothing_has_run_out_at_once(stage):
     assert call.grpc_status == 4
 
 
+def test_a_short_timeout_is_not_cut_shorter(stage):
+    """The coarse clock, from which other timeouts count, may be nearly a tick behind."""
+    stage.loop.now_s += 0.09
+    call = stage.client().calls(data=message("m"), ends=True, more=[(b"grpc-timeout", b"50m")])
+    stage.loop.now_s += 0.02
+    stage.loop.run_timers()
+    stage.settle()
+    assert not call.ended
+    stage.advance(0.2)
+    assert call.grpc_status == 4
+
+
+def test_who_is_asked_again_is_told_what_is_left_of_the_deadline(stage):
+    call = stage.client().calls(
+        data=message("m"), ends=True, more=[(b"grpc-timeout", b"2S"), (b"x", b"y")]
+    )
+    stage.advance(0.5)
+    stage.slice("a").call().peer.cuts()
+    served = stage.slice("b").call()
+    head = dict(served.head)
+    assert head[b"grpc-timeout"].endswith(b"u")
+    assert 1_300_000 < int(head[b"grpc-timeout"][:-1]) <= 1_500_000
+    assert head[b"x"] == b"y"
+    served.answers(b"reply")
+    assert call.body == b"reply"
+
+
+def test_nobody_is_asked_again_after_the_deadline(stage):
+    call = stage.client().calls(data=message("m"), ends=True, more=[(b"grpc-timeout", b"50m")])
+    stage.loop.now_s += 0.06  # between two sweeps
+    stage.slice("a").call().peer.cuts()
+    assert call.grpc_status == 4
+    assert not stage.slice("b").waiting()
+    stage.assert_at_rest()
+
+
 def test_a_call_that_waits_for_a_connection_keeps_its_deadline(stage):
     stage.slice("a").holding = True
     call = stage.client().calls(data=message("m"), ends=True, more=[(b"grpc-timeout", b"1S")])

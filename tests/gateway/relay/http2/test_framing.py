@@ -240,3 +240,16 @@ def test_header_frames_cut_a_block_to_the_peer_s_size(flags, size):
         whole += pieces[at + 9 : at + 9 + (length_kind >> 8)]
         at += 9 + (length_kind >> 8)
     assert whole == block
+
+
+@pytest.mark.parametrize("kind", [frames.DATA, 0x55])
+def test_a_frame_told_in_pieces_is_waited_for_by_one_byte_only(kind):
+    """Its head has come alone: what a slow sender adds must not lie here until it is whole."""
+    reader = Recorder()
+    whole = frame(kind, 8, 1, b"\x05" + b"x" * 20_000 + b"\0" * 5)
+    reader.read_frames(whole[:9])
+    reader.read_frames(whole[9:5000])
+    assert len(reader._partial) == 0
+    reader.read_frames(whole[5000:])
+    if kind == frames.DATA:
+        assert reader.told == [("data", 1, b"x" * 20_000, 20_006, False)]

@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 from hpack.hpack import Decoder, Encoder
+from hpack.struct import NeverIndexedHeaderTuple
 from hypothesis import given
 
 from gateway.relay.http2.frames import ProtocolError
@@ -13,8 +14,9 @@ from gateway.relay.http2.headers import (
     Request,
     check_trailers,
     encode,
+    with_timeout,
 )
-from gateway.relay.router import BALANCED, BY_MESSAGE
+from gateway.relay.router import BY_MESSAGE, NOT_GRPC
 from tests.support.h2_peers import INFER, head
 
 names = st.text("abcdefghij-_0123456789", min_size=1, max_size=20).map(str.encode)
@@ -125,7 +127,7 @@ def test_a_request_s_facts():
     other = Request(
         [(b":method", b"HEAD"), (b":scheme", b"https"), (b":path", b"*"), (b"host", b"here")]
     )
-    assert (other.route.kind, other.is_grpc, other.is_head) == (BALANCED, False, True)
+    assert (other.route.kind, other.is_grpc, other.is_head) == (NOT_GRPC, False, True)
     assert Decoder().decode(other.block) == [
         (":method", "HEAD"),
         (":scheme", "http"),
@@ -134,9 +136,46 @@ def test_a_request_s_facts():
     ]
 
 
-def test_host_and_authority_that_agree_are_one():
-    request = Request(head(INFER, (b"host", b"gateway:50050")))
+@pytest.mark.parametrize("host", [b"gateway:50050", b"Gateway:50050"])
+def test_host_and_authority_that_agree_are_one(host):
+    request = Request(head(INFER, (b"host", host)))
     assert b"host" not in dict(Decoder().decode(request.block, raw=True))
+
+
+@pytest.mark.parametrize(
+    "name", [b"localhost", b"[::1]:50050", b"a-b.c_d:1", b"%2Frun%2Fsocket", b"127.0.0.1"]
+)
+def test_a_name_is_passed_on_as_it_came(name):
+    request = Request([(n, name if n == b":authority" else v) for n, v in head(INFER)])
+    assert dict(Decoder().decode(request.block, raw=True))[b":authority"] == name
+
+
+@pytest.mark.parametrize(
+    ("left_s", "value"),
+    [
+        (1e-9, b"1u"),
+        (0.25, b"250000u"),
+        (99.0, b"99000000u"),
+        (101.5, b"101500m"),
+        (200_000.0, b"200000S"),
+        (2e8, b"3333333M"),
+        (1e10, b"2777777H"),
+        (1e30, b"99999999H"),
+    ],
+)
+def test_a_timeout_is_written_with_eight_digits_at_most(left_s, value):
+    before = Request(head(INFER, (b"grpc-timeout", b"1S"), (b"x", b"y")))
+    after = Decoder().decode(with_timeout(before.block, left_s), raw=True)
+    assert after == [
+        (n, value if n == b"grpc-timeout" else v)
+        for n, v in Decoder().decode(before.block, raw=True)
+    ]
+
+
+def test_a_secret_stays_one_when_the_timeout_is_written_anew():
+    secret = NeverIndexedHeaderTuple(b"authorization", b"x")
+    block = encode([(b":path", b"/"), (b"grpc-timeout", b"1S"), secret])
+    assert with_timeout(block, 0.5).endswith(encode([secret]))
 
 
 @pytest.mark.parametrize("status", [b"", b"20", b"2000", b"abc", b"+20"])

@@ -9,7 +9,15 @@ from gateway.fleet.health import CheckResult
 from gateway.forwarding_rules import MAKE, ForwardingRules
 from gateway.limits import Timeouts
 from gateway.relay.http2 import frames
-from tests.support.h2_peers import ANSWER_HEAD, GRPC, OK_TRAILERS, STREAM_INFER, head, message
+from tests.support.h2_peers import (
+    ANSWER_HEAD,
+    GRPC,
+    OK_TRAILERS,
+    STATISTICS,
+    STREAM_INFER,
+    head,
+    message,
+)
 
 
 @pytest.fixture
@@ -101,7 +109,7 @@ def test_an_answer_without_a_status_is_as_good_as_lost(stage, told):
     ("status", "outcome"), [(b"500", outcomes.SERVER_ERROR), (b"404", outcomes.REJECTED)]
 )
 def test_an_answer_that_is_not_grpc_counts_by_its_status(stage, told, status, outcome):
-    plain = [each for each in head(b"/x", method=b"GET") if each != GRPC]
+    plain = [each for each in head(STATISTICS, method=b"GET") if each != GRPC]
     stage.client().calls(headers=plain, ends=True)
     served = stage.slice("a").call()
     served.sends_head([(b":status", status)])
