@@ -6,7 +6,9 @@ The launcher writes it, the gateway watches it; either restarts alone. The forma
     {"version": 1, "simulated": true, "slices": [
         {"name": "s0", "http": "127.0.0.1:8000", "grpc": "127.0.0.1:8001",
          "metrics": "127.0.0.1:8002", "weight": 1, "mig_uuid": "MIG-…", "profile": "1g.5gb",
-         "simulated": true}]}
+         "simulated": true,
+         "place": {"gpu": "GPU-…", "gpu_name": "NVIDIA A100-SXM4-40GB", "start": 0, "size": 1,
+                   "slots": 8}}]}
 
 `simulated` at the top says whether any slice is; a reader needs only those of the slices. Keys that
 a reader does not know are ignored, so that a newer launcher can serve an older gateway; a change
@@ -15,11 +17,12 @@ that an old reader would misunderstand raises the version.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from contract.files import write_atomically
-from contract.slice_spec import Endpoint, SliceSpec
+from contract.slice_spec import Endpoint, Place, SliceSpec
 
 VERSION: Final = 1
 SLICES_MAX: Final = 512
@@ -98,6 +101,7 @@ def _entry(member: SliceSpec) -> dict[str, Any]:
         "mig_uuid": member.mig_uuid,
         "profile": member.profile,
         "simulated": member.simulated,
+        "place": asdict(member.place) if member.place else None,
     }
 
 
@@ -114,9 +118,22 @@ def _spec(entry: object, where: str) -> SliceSpec:
             mig_uuid=_typed(entry, "mig_uuid", str, default=""),
             profile=_typed(entry, "profile", str, default=""),
             simulated=_typed(entry, "simulated", bool, default=False),
+            place=_place(entry.get("place")),
         )
     except (ValueError, AttributeError) as error:
         raise InventoryError(f"{where}: {error}") from error
+
+
+def _place(entry: object) -> Place | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise ValueError(f"place is {entry!r}")
+    return Place(
+        _typed(entry, "gpu", str),
+        _typed(entry, "gpu_name", str, default=""),
+        *(_typed(entry, key, int) for key in ("start", "size", "slots")),
+    )
 
 
 def _typed(entry: dict[str, Any], key: str, kind: Any, default: Any = None) -> Any:

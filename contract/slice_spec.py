@@ -6,6 +6,8 @@ from typing import Final
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Slice names appear in URLs, metric labels and terminal tables; all three read this alphabet."""
+SLOTS_MAX: Final = 64
+"""Memory slices of a GPU; no board has more than 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,29 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Where on a GPU a slice is, for people who look at it.
+
+    Attributes:
+        gpu: The GPU's UUID.
+        gpu_name: Its product name.
+        start, size: The memory slices that are the slice's.
+        slots: How many memory slices the GPU has: 8 on A100 and Hopper, 4 on A30.
+    """
+
+    gpu: str
+    gpu_name: str
+    start: int
+    size: int
+    slots: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.start < self.start + self.size <= self.slots <= SLOTS_MAX):
+            raise ValueError(f"place {self.start}:{self.size} of {self.slots} memory slices")
+
+
+@dataclass(frozen=True, slots=True)
 class SliceSpec:
     """
     What a gateway must know of one slice.
@@ -52,6 +77,7 @@ class SliceSpec:
         mig_uuid: `MIG-…` of the device the server is bound to; empty when it is not on one.
         profile: The GPU instance profile, such as `1g.5gb`; empty when it is not on one.
         simulated: The MIG device exists on paper only; shown wherever the slice is shown.
+        place: Where on its GPU it is; None where nobody has said.
     """
 
     name: str
@@ -62,6 +88,7 @@ class SliceSpec:
     mig_uuid: str = ""
     profile: str = ""
     simulated: bool = False
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):

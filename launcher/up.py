@@ -15,11 +15,12 @@ from typing import Final
 import structlog
 
 from contract import inventory
-from contract.slice_spec import SliceSpec
+from contract.slice_spec import Place, SliceSpec
 from launcher import apply, drivers, plan, ports, state
 from launcher.config import LauncherConfig
 from launcher.errors import StartError
 from launcher.fleet import Fleet, stop
+from launcher.mig import Gpu
 from launcher.plan import Plan, PlannedSlice
 from launcher.progress import Progress
 from launcher.runtime import ServerSpec
@@ -125,7 +126,7 @@ class Session:
         kept = await self._stop_all_but(self._specs(wanted, self._known_devices(wanted)))
         keeping = {record.spec.member.name for record in kept}
         missing = [member for member in wanted.slices if member.name not in keeping]
-        self._check_ports(missing)
+        self._check_ports(wanted.gpu, missing)
         devices = self._cut(wanted)
         specs = self._specs(wanted, devices)
         kept = await self._stop_all_but(specs)
@@ -145,9 +146,9 @@ class Session:
         runtime = open_runtime(earlier.runtime)
         await teardown(self._store, driver, runtime, self._config.stop_timeout_s, self._hurry)
 
-    def _check_ports(self, members: Sequence[PlannedSlice]) -> None:
+    def _check_ports(self, gpu: Gpu, members: Sequence[PlannedSlice]) -> None:
         try:
-            ports.check_free(_slice_spec(member, "", False) for member in members)
+            ports.check_free(_slice_spec(member, "", gpu) for member in members)
         except StartError as error:
             if self._store.state is None or self._changed:
                 raise
@@ -193,10 +194,9 @@ class Session:
         return {name: uuid_of.get(instance.id, "") for name, instance in kept if instance}
 
     def _specs(self, wanted: Plan, devices: dict[str, str]) -> list[ServerSpec]:
-        simulated = wanted.gpu.simulated
         return [
             ServerSpec(
-                member=_slice_spec(member, devices[member.name], simulated),
+                member=_slice_spec(member, devices[member.name], wanted.gpu),
                 model_repository=self._repository,
                 arguments=self._config.triton_args,
             )
@@ -215,7 +215,7 @@ def plan_only(config: LauncherConfig, force: bool) -> Plan:
     return plan.make(facts, config.layout, config.host, config.port_base, owned, force)
 
 
-def _slice_spec(member: PlannedSlice, mig_uuid: str, simulated: bool) -> SliceSpec:
+def _slice_spec(member: PlannedSlice, mig_uuid: str, gpu: Gpu) -> SliceSpec:
     return SliceSpec(
         name=member.name,
         http=member.http,
@@ -224,7 +224,14 @@ def _slice_spec(member: PlannedSlice, mig_uuid: str, simulated: bool) -> SliceSp
         weight=member.weight,
         mig_uuid=mig_uuid,
         profile=member.profile.name,
-        simulated=simulated,
+        simulated=gpu.simulated,
+        place=Place(
+            gpu.uuid,
+            gpu.name,
+            member.placement.start,
+            member.placement.size,
+            gpu.memory_slices,
+        ),
     )
 
 

@@ -60,6 +60,21 @@ SCHEMAS: Final[dict[str, Any]] = {
             "mig_uuid": _TEXT,
             "profile": _TEXT,
             "simulated": {"type": "boolean", "description": "Its MIG device exists on paper only."},
+            "place": {
+                "description": "Where on a GPU it is, in memory slices; null where nobody knows.",
+                "oneOf": [
+                    {"type": "null"},
+                    _object(
+                        {
+                            "gpu": _TEXT,
+                            "gpu_name": _TEXT,
+                            "start": _COUNT,
+                            "size": _COUNT,
+                            "slots": _COUNT,
+                        }
+                    ),
+                ],
+            },
             "http": _TEXT,
             "grpc": _TEXT,
             "metrics": {"type": ["string", "null"]},

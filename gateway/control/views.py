@@ -1,6 +1,7 @@
 """What the admin API answers, as plain dictionaries. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from gateway.fleet.health import DISABLED, DRAINED, ENABLED, UP, Order
@@ -43,6 +44,7 @@ def slice_view(member: Slice, now_s: float) -> dict[str, Any]:
         "mig_uuid": spec.mig_uuid,
         "profile": spec.profile,
         "simulated": spec.simulated,
+        "place": asdict(spec.place) if spec.place else None,
         "http": str(spec.http),
         "grpc": str(spec.grpc),
         "metrics": str(spec.metrics) if spec.metrics else None,

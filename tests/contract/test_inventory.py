@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contract import inventory
 from contract.inventory import InventoryError
-from contract.slice_spec import Endpoint, SliceSpec
+from contract.slice_spec import Endpoint, Place, SliceSpec
 
 FULL = SliceSpec(
     name="s0",
@@ -19,6 +19,7 @@ FULL = SliceSpec(
     mig_uuid="MIG-1",
     profile="3g.20gb",
     simulated=True,
+    place=Place("GPU-1", "NVIDIA A100-SXM4-40GB", 4, 4, 8),
 )
 LEAST = SliceSpec(name="s1", http=Endpoint("::1", 1), grpc=Endpoint("::1", 2))
 
@@ -58,6 +59,12 @@ def entry(**changes):
         (b'{"version": 1, "slices": 1}', "slices must be a list"),
         (b'{"version": 1, "slices": [1]}', r"slices\[0\]: must be an object, not int"),
         (entry(name="s0"), "two slices are named 's0'"),
+        (entry(place=3), r"slices\[1\]: place is 3"),
+        (entry(place={"gpu": "G"}), r"slices\[1\]: start is None"),
+        (
+            entry(place={"gpu": "G", "start": 4, "size": 5, "slots": 8}),
+            r"slices\[1\]: place 4:5 of 8 memory slices",
+        ),
         (entry(name=None), r"slices\[1\]: name is None"),
         (entry(http="nowhere"), r"slices\[1\]: 'nowhere' is not host:port"),
         (entry(weight=True), r"slices\[1\]: weight is True"),

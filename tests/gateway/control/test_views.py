@@ -41,6 +41,7 @@ def test_a_slice_is_told_whole() -> None:
         "mig_uuid": "MIG-1",
         "profile": "2g.10gb",
         "simulated": True,
+        "place": None,
         "http": "127.0.0.1:18000",
         "grpc": "127.0.0.1:18001",
         "metrics": None,
