@@ -35,7 +35,15 @@ from gateway.config_relations import errors_between, warnings_between
 from gateway.config_security import AdminSection, TlsSection, exposure_warnings
 from gateway.config_triton import TritonSection
 from gateway.forwarding_rules import KEEP, OFF, REQUEST_ID_CHOICES, ForwardingRules, Network
-from gateway.limits import BODY_BYTES_CEILING, KIB, MIB, Limits, Timeouts
+from gateway.limits import (
+    BODY_BYTES_CEILING,
+    KIB,
+    MIB,
+    REPLAY_ANY,
+    REPLAY_CHOICES,
+    Limits,
+    Timeouts,
+)
 from gateway.quantities import size_bytes
 
 __all__ = ["Config", "ConfigError", "load", "parse"]
@@ -52,6 +60,9 @@ _LIMIT_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "body_bytes": (1, BODY_BYTES_CEILING),
     "pipelined_bytes": (0, 64 * MIB),
     "replay_bytes": (0, BODY_BYTES_CEILING),
+    "replay_percent": (0, 100),
+    "replay_floor": (0, 10**6),
+    "quarantined": (0, 4096),
     "buffered_bytes": (1 * MIB, 2**40),
     "waiting_per_slice": (0, 10**6),
     "frame_bytes": (16 * KIB, 16 * MIB - 1),  # RFC 9113 section 4.2
@@ -144,10 +155,17 @@ class SliceSection(Section):
         return SliceSpec(self.name, self.http, self.grpc, self.metrics, self.weight)
 
 
+def _replay(value: object) -> str:
+    if value in REPLAY_CHOICES:
+        return str(value)
+    raise ValueError(f"{value!r} is no choice; known choices: {', '.join(REPLAY_CHOICES)}")
+
+
 class BalancingSection(Section):
-    """Which slice takes the next request."""
+    """Which slice takes the next request, and which requests go to another one when it fails."""
 
     policy: Annotated[str, PlainValidator(_policy)] = "least_load"
+    replay: Annotated[str, PlainValidator(_replay)] = REPLAY_ANY
 
 
 def _request_id(value: object) -> str:

@@ -77,6 +77,13 @@ BAD_ANSWER: Final = Fault(
 SLICE_LOST: Final = Fault(
     "slice_lost", 502, GRPC_UNAVAILABLE, "the slice closed the connection before it answered"
 )
+REPLAY_BUDGET: Final = Fault(
+    "replay_budget",
+    502,
+    GRPC_UNAVAILABLE,
+    "the slice closed the connection before it answered, and too many requests are being sent to a "
+    "second slice already",
+)
 SLICE_REFUSED: Final = Fault(
     "slice_refused", 502, GRPC_UNAVAILABLE, "no slice accepted the connection"
 )
@@ -85,6 +92,13 @@ OVERLOADED: Final = Fault(
     "overloaded", 503, GRPC_RESOURCE_EXHAUSTED, "the gateway holds all it may; try again later"
 )
 SHUTTING_DOWN: Final = Fault("shutting_down", 503, GRPC_UNAVAILABLE, "Server exiting")
+QUARANTINED: Final = Fault(
+    "quarantined",
+    500,
+    GRPC_INTERNAL,
+    "slices broke off at the same request, one after the other, so it is refused for a while; "
+    "do not send it again as it is",
+)
 COMPOSER_FAILED: Final = Fault(
     "composer_failed", 500, GRPC_INTERNAL, "the gateway made a mistake; its log says which"
 )

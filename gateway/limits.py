@@ -12,6 +12,11 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
+REPLAY_ANY: Final = "any"
+REPLAY_UNSENT: Final = "unsent"
+REPLAY_CHOICES: Final = (REPLAY_ANY, REPLAY_UNSENT)
+"""Which requests go to another slice when the first does not answer; see gateway.relay.replays."""
+
 BODY_BYTES_CEILING: Final = 2**31 - 1
 """Triton reads Content-Length as an int32 and gRPC messages end there as well."""
 
@@ -30,6 +35,11 @@ class Limits:
         pipelined_bytes: Bytes read ahead of the request being answered; reading pauses there.
         replay_bytes: Of one request's body, kept until the answer begins so that another slice
             can be sent the same; a larger one is not replayed.
+        replay_percent: Of the requests of the last 10 s, how many that a slice may have begun with
+            may be sent to another, beyond `replay_floor` and what is in flight. 502; UNAVAILABLE.
+        replay_floor: The same, whatever the traffic.
+        quarantined: Requests that are watched or refused because slices broke off at them; the
+            oldest is forgotten above it. 0 turns that off.
         buffered_bytes: Body bytes held in all, over every connection; 503 above it.
         connections_per_slice: HTTP/1.1 connections to one slice; the requests beyond it wait.
         waiting_per_slice: Requests waiting for such a connection; 503 above it.
@@ -55,6 +65,9 @@ class Limits:
     body_bytes: int = 256 * MIB
     pipelined_bytes: int = 64 * KIB
     replay_bytes: int = 1 * MIB
+    replay_percent: int = 20  # Envoy's retry budget, and Finagle's
+    replay_floor: int = 10
+    quarantined: int = 256
     buffered_bytes: int = 1 * GIB
     connections_per_slice: int = 512
     waiting_per_slice: int = 1024
@@ -92,6 +105,7 @@ class Timeouts:
         grpc_idle_s: An HTTP/2 client connection without streams is told to go after this; gRPC
             clients reconnect with their next call.
         upstream_idle_s: An unused connection to a slice is closed after this.
+        quarantine_s: A request that broke two slices is refused for so long.
         drain_s: After SIGTERM, for what is in flight.
     """
 
@@ -107,4 +121,5 @@ class Timeouts:
     ping_timeout_s: float = 20.0
     grpc_idle_s: float = 900.0
     upstream_idle_s: float = 60.0
+    quarantine_s: float = 60.0
     drain_s: float = 30.0

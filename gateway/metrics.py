@@ -21,6 +21,7 @@ class Counters:
         "header_misses",
         "http_requests",
         "limits",
+        "quarantines",
         "replays",
     )
 
@@ -30,6 +31,7 @@ class Counters:
         self.http_requests = 0
         self.grpc_calls = 0
         self.replays = 0  # requests sent to another slice
+        self.quarantines = 0  # requests that broke two slices, refused from then on
         self.head_hits = 0  # HTTP/1.1 heads found in the cache
         self.head_misses = 0
         self.header_hits = 0  # HTTP/2 header blocks found in the cache

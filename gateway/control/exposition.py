@@ -192,6 +192,7 @@ _COUNTERS: Final = (
     ("http_requests_total", "http_requests", "HTTP/1.1 requests read."),
     ("grpc_calls_total", "grpc_calls", "gRPC calls read."),
     ("replays_total", "replays", "Requests sent to another slice after the first had failed."),
+    ("quarantines_total", "quarantines", "Requests refused from then on, since they broke slices."),
     ("head_cache_hits_total", "head_hits", "HTTP/1.1 heads that were known."),
     ("head_cache_misses_total", "head_misses", "HTTP/1.1 heads that had to be parsed."),
     ("header_cache_hits_total", "header_hits", "HTTP/2 header blocks that were known."),

@@ -7,6 +7,8 @@ The data plane: bytes from clients to slices and back, in callbacks.
     router       what is asked, and so which pool answers
     core         what every connection shares: registry, limits, counters, deadlines
     dial         the only await: opening a connection to a slice
+    replays      which requests are sent to a second slice, and how often
+    quarantine   requests that break slices, refused for a while
     deadlines    every timeout, on one coarse timer
 
 No task, future, timer or log line is made for a request. docs/life-of-a-request.md walks through.

@@ -8,13 +8,15 @@ from gateway.fleet.outcomes import TIMEOUT
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.forwarding_rules import ForwardingRules
-from gateway.limits import Limits, Timeouts
+from gateway.limits import REPLAY_ANY, Limits, Timeouts
 from gateway.metrics import Counters
 from gateway.relay.composed import ComposedCalls, Composer
 from gateway.relay.deadlines import Deadlines
 from gateway.relay.dial import Dialer
 from gateway.relay.flow import Flusher
 from gateway.relay.forwarding import Forwarding
+from gateway.relay.quarantine import Quarantine
+from gateway.relay.replays import Replays
 from gateway.relay.slabs import Slabs
 
 
@@ -64,6 +66,9 @@ class RelayCore:
             for replay.
         slabs: Where large bodies are received.
         forwarding: What slices are told about where a request came from.
+        replays: Which requests go to a second slice.
+        quarantine: What is refused because it breaks slices.
+        suspects: Of the quarantine, by size: empty while nothing is suspected.
         relays: Told of slices that hang.
         composer: Answers composed calls; without one a slice answers them for itself.
         composed: Those under way.
@@ -85,9 +90,12 @@ class RelayCore:
         "forwarding",
         "limits",
         "loop",
+        "quarantine",
         "registry",
         "relays",
+        "replays",
         "slabs",
+        "suspects",
         "timeouts",
     )
 
@@ -100,6 +108,7 @@ class RelayCore:
         timeouts: Timeouts,
         check_soon: Callable[[Slice], None],
         forwarding: ForwardingRules | None = None,
+        replay: str = REPLAY_ANY,
     ) -> None:
         self.loop = loop
         self.registry = registry
@@ -116,6 +125,13 @@ class RelayCore:
         self.clients: set[Client] = set()
         self.draining = False
         self.buffered_bytes = 0
+        self.quarantine = Quarantine(limits, timeouts, counters)
+        self.suspects = self.quarantine.by_size
+        self.replays = Replays(
+            limits, replay, lambda: counters.http_requests + counters.grpc_calls,
+            lambda: self.in_flight, self._each_second,
+        )  # fmt: skip
+        self.deadlines.add(self.replays)
         self.relays: list[Relay] = []
         self.composer: Composer | None = None
         self.composed = ComposedCalls(loop)
@@ -124,7 +140,7 @@ class RelayCore:
         self._hung: list[Slice] = []  # to be told of in the next turn
         registry.listeners.append(self)
 
-    def configure(self, limits: Limits, timeouts: Timeouts) -> None:
+    def configure(self, limits: Limits, timeouts: Timeouts, replay: str = REPLAY_ANY) -> None:
         """
         Take over what a reload has changed.
 
@@ -135,6 +151,8 @@ class RelayCore:
         self.timeouts = timeouts
         self.dialer.configure(timeouts.connect_s)
         self.slabs.configure(limits.buffered_bytes // 4)
+        self.quarantine.configure(limits, timeouts)
+        self.replays.configure(limits, replay)
 
     def slice_refused(self, member: Slice, reason: str) -> None:
         """
@@ -168,6 +186,7 @@ class RelayCore:
 
     def slice_changed(self, member: Slice, event: str, reason: str) -> None:
         """A SliceListener: tells the relays of slices that hang; see Relay.slice_down."""
+        self._look_at_suspects()
         if event == "health" and member.health.hung:
             if not self._hung:
                 self.loop.call_soon(self._tell_relays)
@@ -179,6 +198,15 @@ class RelayCore:
         for member in hung:
             for relay in self.relays:
                 relay.slice_down(member)
+
+    def _each_second(self, now_s: float) -> None:
+        if self.suspects:
+            self._look_at_suspects()
+            self.quarantine.sweep(now_s)
+
+    def _look_at_suspects(self) -> None:
+        if self.suspects and not self.registry.everywhere.members:
+            self.quarantine.none_left(self.deadlines.now_s)
 
     @property
     def in_flight(self) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final, cast
 
+import structlog
+
 from gateway.config import Config
 from gateway.fleet.health import Order
 from gateway.fleet.registry import SliceRegistry
@@ -19,17 +21,23 @@ from gateway.relay.http1.stock import Stocks
 from gateway.relay.http2.downstream import Downstream as GrpcDownstream
 from gateway.relay.http2.links import Links
 from gateway.relay.listener import Listener
+from gateway.relay.quarantine import Suspect
 from gateway.tls import LiveContext
 
 _TOGETHER: Final = (
     "buffered_bytes", "connections", "connections_per_slice", "grpc_connections_per_slice",
-    "waiting_per_slice",
+    "replay_floor", "waiting_per_slice",
 )  # fmt: skip
 """Limits on what all clients take together; the others are each client's own."""
+KEY_CHARS_MAX: Final = 200
+"""Of a pool's key in the log: a client may have named a model that nobody has."""
 TICK_S: Final = 0.02
 """How often a stop looks whether the last client has gone."""
 CUT_S: Final = 1.0
 """For connections that were cut off to be closed."""
+
+
+log = structlog.get_logger()
 
 
 class DataPlane:
@@ -61,7 +69,9 @@ class DataPlane:
             config.timeouts.values(),
             check_soon,
             config.forwarding.rules(),
+            config.balancing.replay,
         )
+        self.core.quarantine.tell = _log_quarantine
         self._stocks = Stocks(self.core, self.core.slabs)
         self._links = Links(self.core, self.core.slabs)
         self._listener = Listener(
@@ -85,7 +95,7 @@ class DataPlane:
     def reconfigure(self, config: Config) -> None:
         """Take over what a reload has changed."""
         limits = divided(config.limits.values(), self._share)
-        self.core.configure(limits, config.timeouts.values())
+        self.core.configure(limits, config.timeouts.values(), config.balancing.replay)
         self._stocks.shared.configure()
 
     async def accept(self, sockets: Collection[socket.socket]) -> None:
@@ -151,6 +161,15 @@ class DataPlane:
         # A look now and then, once in a process's life, costs less than a callback a connection.
         while self.connections and self._clock() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(TICK_S)
+
+
+def _log_quarantine(event: str, suspect: Suspect, seconds: float) -> None:
+    what: dict[str, Any] = {"pool": suspect.key[:KEY_CHARS_MAX], "body_bytes": suspect.length}
+    if event == "quarantined":
+        reason = "slices broke off at it, one after the other"
+        log.warning("request.quarantined", seconds=seconds, reason=reason, **what)
+    else:
+        log.info("request.released", reason="a slice has answered it", **what)
 
 
 def divided(limits: Limits, share: int) -> Limits:

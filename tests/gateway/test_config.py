@@ -72,7 +72,7 @@ def test_everything_can_be_set() -> None:
         """
         listen: ["0.0.0.0:50050", "[::1]:50051"]
         admin: {listen: "127.0.0.1:9100"}
-        balancing: {policy: round_robin}
+        balancing: {policy: round_robin, replay: unsent}
         slices:
           - {name: s0, http: "h:1", grpc: "h:2", metrics: "h:3", weight: 2}
         inventory: run/slices.json
@@ -85,6 +85,7 @@ def test_everything_can_be_set() -> None:
         "g.yaml",
     )
     assert config.listen == (Endpoint("0.0.0.0", 50050), Endpoint("::1", 50051))
+    assert config.balancing.replay == "unsent"
     assert config.specs[0].metrics == Endpoint("h", 3)
     assert config.specs[0].weight == 2.0
     limits, timeouts = config.limits.values(), config.timeouts.values()
@@ -187,8 +188,12 @@ def test_all_mistakes_are_named_at_once() -> None:
     [
         ("balancing: {policy: leastconn}",
          "balancing.policy: 'leastconn' is no policy; known policies: least_load, round_robin"),
+        ("balancing: {replay: all}",
+         "balancing.replay: 'all' is no choice; known choices: any, unsent"),
+        ("limits: {replay_percent: 101}",
+         "limits.replay_percent is 101; the most allowed is 100"),
         ("balancing: {policies: x}",
-         "balancing.policies is no known key; did you mean policy? known keys here: policy"),
+         "balancing.policies is no known key; did you mean policy? known keys here: policy, replay"),
         ("nonsense: x",
          "nonsense is no known key; known keys here: listen, tls, admin, balancing, slices, "
          "inventory, health, ejection, limits, timeouts, forwarding, triton, state_file, log"),

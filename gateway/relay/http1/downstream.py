@@ -103,7 +103,8 @@ class Downstream(Gatherer):
                     return
                 core = shared.core
                 pool = core.registry.pool(head.route.key)
-                target = None if missing or pool.sequences is not None else pool.pick()
+                long_way = missing or pool.sequences is not None or core.suspects
+                target = None if long_way else pool.pick()
                 if target is not None:
                     counters = shared.counters
                     counters.http_requests += 1
@@ -383,7 +384,8 @@ class Downstream(Gatherer):
             self.gather()
         if self.upstream is not None and not self.body_left and not self.answering:
             self.deadline_s = self.shared.deadlines.now_s + self.shared.response_s
-            self.plain = self.request.simple and self.sequence is None and not self.closing
+            marked = self.marked or self.sequence is not None or self.closing
+            self.plain = self.request.simple and not marked
         self.update_reading()
 
     def _chunked(self, data: bytes) -> bool:

@@ -1,8 +1,9 @@
 """
 Exchange: a client's request on its way through a slice.
 
-Which slice, what is kept to send it once more, and what happens when a slice does not answer. The
-client's connection itself, its bytes and its timeouts, is Downstream, which builds on this.
+Which slice, and what is kept to send it once more. What happens when a slice does not answer is told
+by Replayer, which builds on this; the client's connection itself, its bytes and its timeouts, by
+Downstream, which builds on that.
 
 `target` not None means: this exchange has begun on that slice and owes it one `end()`.
 """
@@ -10,18 +11,9 @@ client's connection itself, its bytes and its timeouts, is Downstream, which bui
 import asyncio
 from collections.abc import Sequence
 from time import monotonic
-from typing import Final
 
-from gateway.errors import (
-    ANSWER_TIMEOUT,
-    NO_SLICE,
-    OVERLOADED,
-    SHUTTING_DOWN,
-    SLICE_LOST,
-    SLICE_REFUSED,
-    Fault,
-)
-from gateway.fleet.outcomes import CONNECT_FAILED, LOST, REJECTED, TIMEOUT
+from gateway.errors import NO_SLICE, OVERLOADED, SHUTTING_DOWN, SLICE_LOST, Fault
+from gateway.fleet.outcomes import CONNECT_FAILED, REJECTED
 from gateway.fleet.sequences import LiveSequence, SequenceTable
 from gateway.fleet.slices import Slice
 from gateway.relay.forwarding import Origin
@@ -35,11 +27,6 @@ from gateway.relay.http1.stock import Stock
 from gateway.relay.http1.upstream import Upstream
 from gateway.relay.router import LIVE
 
-STALE_MAX: Final = 2
-"""Kept-alive connections that may turn out closed before a request counts its slice as lost."""
-LOST_MAX: Final = 1
-"""Slices that may break a connection without an answer before the request fails."""
-
 
 class Exchange:
     """
@@ -52,9 +39,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_lost",
-        "_stale",
-        "_tried",
         "ahead",
         "answering",
         "began_s",
@@ -109,9 +93,6 @@ class Exchange:
         self.continued = False  # 100 has been sent or is not needed
         self.sequence: LiveSequence | None = None
         self.table: SequenceTable | None = None
-        self._tried: tuple[Slice, ...] = ()
-        self._stale = 0
-        self._lost = 0
 
     # --- finding a slice ----------------------------------------------------------------------
 
@@ -145,80 +126,6 @@ class Exchange:
             self.update_reading()
         else:
             self.deadline_s = self.shared.deadlines.after(timeouts.response_s)
-
-    def on_dial_failed(self, outcome: int = CONNECT_FAILED) -> None:
-        """The slice takes no connection; `outcome` says what that says about it."""
-        stock, self.waiting = self.waiting, None
-        if self.sequence is not None and stock is not None and stock.retired:
-            # Its slice gets nothing new, but brings to an end what it has begun.
-            self._acquire(self.sequence.member, fresh=False)
-            return
-        self._try_another(SLICE_REFUSED, outcome)
-
-    def upstream_lost(self, fresh: bool) -> None:
-        """
-        The slice closed the connection before its answer.
-
-        Args:
-            fresh: It had answered nothing before. One that had may simply have been idle for too
-                long, and crossed the request on its way: that says nothing about the slice.
-        """
-        self.upstream = None
-        target = self.target
-        assert target is not None, "lost without a slice"
-        core = self.shared.core
-        self.plain = False  # let_go() is to forget what was tried
-        may_repeat = self.kept is not None and self.sequence is None and target.routable
-        if not fresh and may_repeat and self._stale < STALE_MAX:
-            self._stale += 1
-            self.shared.counters.replays += 1
-            self._acquire(target, fresh=True)
-            return
-        core.slice_lost(target)
-        self._lost += 1
-        if self._lost > LOST_MAX:
-            self.fail(SLICE_LOST, LOST)
-        else:
-            self._try_another(SLICE_LOST, LOST)
-
-    def slice_hangs(self, target: Slice) -> None:
-        """`target` was given the request and will not answer: send it elsewhere if that can be."""
-        if target is not self.target or self.answering or self.kept is None or not self.request:
-            return
-        members = self.shared.core.registry.pool(self.request.route.key).members
-        if all(member is target or member in self._tried for member in members):
-            return  # nobody else could answer either: it waits, within its timeout
-        if self.sequence is not None:
-            return  # the slice may come back with what it knows
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None and upstream.client is self:
-            upstream.close()
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None:
-            waiting.give_up(self)
-        self._try_another(ANSWER_TIMEOUT, TIMEOUT)
-
-    def _try_another(self, fault: Fault, outcome: int) -> None:
-        """Go to a slice that was not tried, if the request can still be sent; else fail."""
-        target = self.target
-        assert target is not None, "no slice was tried"
-        assert self.request is not None, "no request to try again"
-        self._end_attempt(outcome)
-        self.plain = False  # let_go() is to forget what was tried
-        if self.sequence is not None:
-            self.fail(fault.because("its sequence cannot go on elsewhere; start it again"))
-            return
-        if self.kept is None:
-            self.fail(fault)
-            return
-        self._tried += (target,)
-        pool = self.shared.core.registry.pool(self.request.route.key)
-        other = pool.pick_other(self._tried)
-        if other is None:
-            self.fail(fault if pool.members else NO_SLICE)
-            return
-        self.shared.counters.replays += 1
-        self.go_to(other)
 
     def go_to(self, target: Slice) -> None:
         """Begin the request on `target`."""
@@ -405,8 +312,6 @@ class Exchange:
         self._drop_kept()
         self.request = self.chunks = None
         self.plain = self.answering = False
-        self._tried = ()
-        self._stale = self._lost = 0
 
     def _end_attempt(self, outcome: int) -> None:
         """Give the slice's count back, and say how it did; the only place that does."""
@@ -417,7 +322,25 @@ class Exchange:
             assert self.request is not None, "an attempt at nothing"
             self.shared.core.attempt_ended(target, self.request.route.key, outcome)
 
-    # --- what Downstream adds -----------------------------------------------------------------
+    # --- what Replayer and Downstream add -----------------------------------------------------
+
+    def on_dial_failed(self, outcome: int = CONNECT_FAILED) -> None:
+        """The slice takes no connection; `outcome` says what that says about it."""
+        raise NotImplementedError
+
+    def upstream_lost(self, fresh: bool) -> None:
+        """
+        The slice closed the connection before its answer.
+
+        Args:
+            fresh: It had answered nothing before. One that had may simply have been idle for too
+                long, and crossed the request on its way: that says nothing about the slice.
+        """
+        raise NotImplementedError
+
+    def slice_hangs(self, target: Slice) -> None:
+        """`target` was given the request and will not answer: send it elsewhere if that can be."""
+        raise NotImplementedError
 
     def update_reading(self) -> None:
         """Read from the client or do not, as befits the present state."""

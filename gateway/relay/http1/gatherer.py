@@ -1,25 +1,26 @@
 """
 Gatherer: an Exchange whose body is waited for, whole or in part, before it is known who answers.
 
-That is so for composed calls and for models that batch sequences, and for no other request.
+That is so for composed calls, for models that batch sequences, and for what looks like a request that
+is in quarantine, and for no other request.
 """
 
 from typing import TYPE_CHECKING
 
-from gateway.errors import BAD_REQUEST, COMPOSER_FAILED, OVERLOADED
+from gateway.errors import BAD_REQUEST, COMPOSER_FAILED, OVERLOADED, QUARANTINED
 from gateway.fleet.outcomes import REJECTED
 from gateway.fleet.pools import SlicePool
 from gateway.fleet.sequences import TableFullError
 from gateway.relay.composed import HttpAnswer
-from gateway.relay.http1.exchange import Exchange
 from gateway.relay.http1.gathering import body_of, question_of, sequence_of
 from gateway.relay.http1.own_answers import CONTINUE, composed_answer
+from gateway.relay.http1.replaying import Replayer
 
 if TYPE_CHECKING:
     from gateway.relay.http1.shared import Shared
 
 
-class Gatherer(Exchange):
+class Gatherer(Replayer):
     """
     Attributes:
         gathering: The body is waited for.
@@ -42,10 +43,13 @@ class Gatherer(Exchange):
                 self._compose()
             return
         pool = core.registry.pool(request.route.key)
-        if pool.sequences is None:
-            super().bind()
-        else:
+        if pool.sequences is not None:
             self._bind_by_sequence(pool)
+        elif core.suspects and (request.route.key, request.length) in core.suspects:
+            self._bind_if_harmless()
+        else:
+            self.gathering = False
+            super().bind()
 
     def gather(self) -> None:
         """Look whether what has come of the body says by now who answers."""
@@ -97,6 +101,27 @@ class Gatherer(Exchange):
         self.table = table
         self.plain = False
         self.go_to(self.sequence.member)
+
+    def _bind_if_harmless(self) -> None:
+        """Its size is that of a request that breaks slices: bind unless it is the same."""
+        request, kept, core = self.request, self.kept, self.shared.core
+        assert request is not None, "no request"
+        assert kept is not None, "its body is gone"
+        if self.body_left and request.length <= core.limits.replay_bytes:
+            self._wait_for_more()
+            return
+        self.gathering = False
+        if not self.body_left:
+            body = body_of(request, kept)
+            now_s = core.deadlines.now_s
+            self.suspect, may_go = core.quarantine.find(request.route.key, body, now_s)
+            if not may_go:
+                self.suspect = None
+                self.fail(QUARANTINED)
+                return
+            if self.suspect is not None:
+                self._mark()
+        super().bind()
 
     def _compose(self) -> None:
         """Hand the whole request to the composer."""

@@ -128,6 +128,7 @@ class Upstream:
 
     def eof_received(self) -> bool:
         # Whatever was still to be sent has no reader; connection_lost() decides what it means.
+        self.stock.forget(self)  # nothing more may be sent on it meanwhile
         self._transport.abort()
         return True
 

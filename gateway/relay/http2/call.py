@@ -7,7 +7,6 @@ that another slice can be sent the same. The slice's count is given back in one 
 """
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
@@ -21,8 +20,10 @@ from gateway.relay.http2.composing import collect
 from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import Request, with_timeout
 from gateway.relay.http2.own_answers import GRPC_HEAD, GRPC_OK, http_head, status_block
+from gateway.relay.http2.replaying import may_bind, pieces_of
 from gateway.relay.http2.sticky import Sticky
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
+from gateway.relay.quarantine import Suspect
 from gateway.relay.router import BY_MESSAGE, pool_key_of_message
 from gateway.relay.sequence_fields import (
     PREFIX_BYTES,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from gateway.relay.http2.upstream import Upstream
 
 STREAM_INFER: Final = b"/inference.GRPCInferenceService/ModelStreamInfer"
-LOSSES_MAX: Final = 1
-"""Slices that may be lost under a call before it is given up: what kills two might kill all."""
 KEPT_OVERHEAD_BYTES: Final = 64
 """What keeping a piece costs beside its bytes: a client may send a million pieces of one byte."""
 
@@ -55,6 +54,8 @@ class Call(Stream):
         sticky: Of a call of a model that batches sequences.
         http_status: Of the answer, once it has begun.
         kept: What the client has sent, as pieces of data or runs of frames, until the answer begins; None when it is not kept.
+        losses: Slices that may have begun with the call and did not answer.
+        suspect: What the call is watched for; None for almost all.
         begun: The answer's head has been passed on.
         discard_left: Bytes that the client may still send of a request that has been answered.
         done: The slice's part is over; what the client still sends is thrown away.
@@ -80,6 +81,7 @@ class Call(Stream):
         "request_trailers",
         "started_s",
         "sticky",
+        "suspect",
         "target",
         "tried",
     )
@@ -93,6 +95,7 @@ class Call(Stream):
         self.sticky: Sticky | None = None
         self.tried: tuple[Slice, ...] = ()
         self.losses = 0
+        self.suspect: Suspect | None = None
         self.kept: list[Chunk | Run] | None = []
         self.kept_bytes = 0
         self.body_left = request.content_length
@@ -143,16 +146,19 @@ class Call(Stream):
 
     def bind(self, key: str) -> None:
         """Give the call to a slice of the pool `key`."""
+        core = self.client.core
         self.key = key
-        self.pool = pool = self.client.core.registry.pool(key)
+        self.pool = pool = core.registry.pool(key)
+        if core.suspects and not may_bind(self):
+            return
         if pool.sequences is not None:
             self._bind_by_sequence(pool)
             return
         members = pool.members
         if members and not pool.trials:  # as pick() would
-            self._give_to(pool.policy.pick(members), errors.NO_SLICE)
+            self.give_to(pool.policy.pick(members), errors.NO_SLICE)
         else:
-            self._give_to(pool.pick(), errors.NO_SLICE)
+            self.give_to(pool.pick(), errors.NO_SLICE)
 
     def cancel(self, outcome: int = REJECTED) -> None:
         """Nobody wants the answer any more: the slice is told at once."""
@@ -184,7 +190,7 @@ class Call(Stream):
         assert self.kept is not None, "a call whose request is gone cannot be started"
         # Runs of frames are kept only once a call has been started.
         kept = (
-            [piece for item in self.kept for piece in _pieces(item)]
+            [piece for item in self.kept for piece in pieces_of(item)]
             if self.tried
             else cast("list[Chunk]", self.kept)
         )
@@ -212,6 +218,8 @@ class Call(Stream):
         """The slice answers: from here on no other may."""
         self.begun = True
         self.http_status = http_status
+        if self.suspect is not None:
+            self.client.core.quarantine.answered(self.suspect)
         self._forget_kept()
 
     @property
@@ -227,47 +235,6 @@ class Call(Stream):
         self.peer = None
         self.done = True
         self.release(outcome)
-
-    @property
-    def movable(self) -> bool:
-        """Another slice could be sent the same, and there is one."""
-        if self.begun or self.kept is None or self.losses >= LOSSES_MAX or self.pool is None:
-            return False
-        if self.sticky is not None and self.sticky.bound:
-            return False
-        return any(m is not self.target and m not in self.tried for m in self.pool.members)
-
-    def slice_lost(self, fault: Fault, unprocessed: bool, outcome: int) -> None:
-        """
-        The slice will not answer; try another, or tell the client.
-
-        Args:
-            fault: What the client is told if nobody else can answer.
-            unprocessed: The slice has certainly not worked on it (connection refused, GOAWAY,
-                REFUSED_STREAM), so it may move as often as there are slices.
-            outcome: See gateway.fleet.outcomes.
-        """
-        target = self.target
-        self.peer = None
-        if self.sticky is not None and self.sticky.bound:
-            self.release(outcome)
-            self.fail(fault.because("its sequence cannot go on elsewhere; start it again"))
-            return
-        self.release(outcome)
-        if target is not None:
-            self.tried += (target,)
-        if not unprocessed:
-            self.losses += 1
-        if self.begun or self.kept is None or self.losses > LOSSES_MAX or self.pool is None:
-            self.fail(fault)
-            return
-        if self.deadline_s and self.client.core.loop.time() >= self.deadline_s:
-            self.fail_overdue()
-            return
-        target = self.pool.pick_other(self.tried)
-        if target is not None:
-            self.client.core.counters.replays += 1
-        self._give_to(target, fault)
 
     # --- ends ---------------------------------------------------------------------------------
 
@@ -383,14 +350,15 @@ class Call(Stream):
         if target is not None and sticky.tap is not None:
             for data in self.kept:
                 sticky.passes(cast("Chunk", data), target)
-        self._give_to(target, errors.NO_SLICE)
+        self.give_to(target, errors.NO_SLICE)
 
     def _follow(self, data: Chunk) -> None:
         sticky, target = self.sticky, self.target
         if sticky is not None and sticky.tap is not None and target is not None:
             sticky.passes(data, target)
 
-    def _give_to(self, target: Slice | None, fault: Fault) -> None:
+    def give_to(self, target: Slice | None, fault: Fault) -> None:
+        """Begin the call on `target`; with nobody to begin it on, answer with `fault`."""
         client = self.client
         if target is None:
             self.fail(fault)
@@ -436,16 +404,6 @@ class Call(Stream):
             return
         self.client.send_headers(self, head, ends=False)
         self.client.send_data(self, body, ends=True)
-
-
-def _pieces(item: Chunk | Run) -> Sequence[Chunk]:
-    """
-    Return the data of something kept.
-
-    The frames of a run are not sent a second time as they lie: the first time may not be over, and
-    their stream ids with it.
-    """
-    return item.pieces() if type(item) is Run else (cast("Chunk", item),)
 
 
 def _start_of(data: bytes) -> StartOfMessage | None:

@@ -14,6 +14,7 @@ from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import UNSAID, Answer, BlockReader, MalformedError
+from gateway.relay.http2.replaying import is_movable, lose
 from gateway.relay.http2.stream import Chunk, Stream
 from gateway.relay.slabs import Slabs
 
@@ -39,6 +40,7 @@ class Upstream(Connection[Half]):
 
     __slots__ = (
         "_bounded",
+        "_flushed_below",
         "_links",
         "_next_id",
         "_reader",
@@ -61,6 +63,7 @@ class Upstream(Connection[Half]):
         self.waiting: list[Call] = []
         self._links = links
         self._next_id = 1
+        self._flushed_below = 1  # streams from here on have not left the gateway yet
         self._streams_max = STREAMS_ASSUMED
         self._bounded = False  # the slice has said so
         self._reader: BlockReader[Answer] = BlockReader(Answer, core.limits.head_bytes)
@@ -99,6 +102,7 @@ class Upstream(Connection[Half]):
         self._lose_calls(
             errors.SLICE_LOST.because(f"slice {self.member.name}"),
             LOST if self.connected else CONNECT_FAILED,
+            broke=True,
         )
 
     def dial_failed(self, reason: str, refused: bool) -> None:
@@ -133,8 +137,14 @@ class Upstream(Connection[Half]):
         fault = errors.SLICE_LOST.because(f"slice {self.member.name} is leaving")
         for stream in [s for s in self.streams.values() if s.id > last_stream_id]:
             self._remove(stream)
-            stream.call.slice_lost(fault, unprocessed=True, outcome=REJECTED)
+            lose(stream.call, fault, unprocessed=True, outcome=REJECTED)
         self._close_if_done()
+
+    def flush(self) -> None:
+        transport = self.transport
+        if not self.closed and transport is not None and not transport.is_closing():
+            self._flushed_below = self._next_id
+        super().flush()
 
     def is_idle_stream(self, stream_id: int) -> bool:
         return stream_id >= self._next_id or not stream_id & 1
@@ -258,10 +268,10 @@ class Upstream(Connection[Half]):
         self._remove(stream)
         if code == frames.REFUSED_STREAM and not call.begun:
             fault = errors.SLICE_LOST.because(f"slice {self.member.name} refused the stream")
-            call.slice_lost(fault, unprocessed=True, outcome=REJECTED)
+            lose(call, fault, unprocessed=True, outcome=REJECTED)
         elif call.request.is_grpc and not call.begun:
             fault = errors.SLICE_LOST.because(f"slice {self.member.name} reset the call ({code})")
-            call.slice_lost(fault, unprocessed=False, outcome=LOST)
+            lose(call, fault, unprocessed=False, outcome=LOST)
         else:
             call.peer = None
             call.cancel(LOST)
@@ -311,18 +321,23 @@ class Upstream(Connection[Half]):
     def move_calls(self) -> None:
         """The slice hangs: what it has not begun to answer goes elsewhere, if it can."""
         fault = errors.SLICE_LOST.because(f"slice {self.member.name} has stopped answering")
+        replays = self.core.replays
         for stream in list(self.streams.values()):
             call = stream.call
-            if call.movable:
-                self._remove(stream)
-                self.put(frames.rst_stream(stream.id, frames.CANCEL))
-                call.slice_lost(fault, unprocessed=False, outcome=TIMEOUT)
+            if not replays.sent_too or not is_movable(call):
+                continue
+            if not replays.left:
+                self.core.counters.limit("replay_percent")
+                break  # they wait on, within their timeout
+            self._remove(stream)
+            self.put(frames.rst_stream(stream.id, frames.CANCEL))
+            lose(call, fault, unprocessed=False, outcome=TIMEOUT)
         waiting, self.waiting = self.waiting, []
         for call in waiting:
             if call.done:
                 continue
-            if call.movable:
-                call.slice_lost(fault, unprocessed=True, outcome=TIMEOUT)
+            if is_movable(call):
+                lose(call, fault, unprocessed=True, outcome=TIMEOUT)
             else:
                 self.waiting.append(call)
         self._close_if_done()
@@ -359,18 +374,20 @@ class Upstream(Connection[Half]):
         if self.retired and not self.streams:
             self.close()
 
-    def _lose_calls(self, fault: Fault, outcome: int) -> None:
-        """The connection is of no more use: every call on it goes elsewhere or fails."""
+    def _lose_calls(self, fault: Fault, outcome: int, broke: bool = False) -> None:
+        """The connection is of no more use (`broke`: closed): every call goes elsewhere or fails."""
         self.retired = True
         self._links.forget(self)
         if self.streams:
             self.core.slice_lost(self.member)
-        calls = [stream.call for stream in self.streams.values()]
-        for stream in list(self.streams.values()):
+        streams = list(self.streams.values())
+        for stream in streams:
             self._remove(stream)
         waiting, self.waiting = self.waiting, []
-        for call in calls:
-            call.slice_lost(fault, outcome == CONNECT_FAILED, outcome)
+        for stream in streams:
+            unsent = outcome == CONNECT_FAILED or stream.id >= self._flushed_below
+            sent_s = stream.active_s if broke and stream.ended_out and not unsent else 0.0
+            lose(stream.call, fault, unsent, outcome, sent_s=sent_s)
         for call in waiting:
             if not call.done:
-                call.slice_lost(fault, unprocessed=True, outcome=outcome)
+                lose(call, fault, unprocessed=True, outcome=outcome)

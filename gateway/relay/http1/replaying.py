@@ -1,0 +1,208 @@
+"""
+Replayer: an Exchange that goes to another slice when the first one does not answer.
+
+What may go where, and how often, is decided here and in gateway.relay.replays; what broke two slices
+is remembered by gateway.relay.quarantine.
+"""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import (
+    ANSWER_TIMEOUT,
+    NO_SLICE,
+    QUARANTINED,
+    REPLAY_BUDGET,
+    SLICE_LOST,
+    SLICE_REFUSED,
+    Fault,
+)
+from gateway.fleet.outcomes import CONNECT_FAILED, LOST, REJECTED, TIMEOUT
+from gateway.fleet.slices import Slice
+from gateway.relay.http1.answer_head import AnswerHead
+from gateway.relay.http1.exchange import Exchange
+from gateway.relay.http1.gathering import body_of
+from gateway.relay.quarantine import BREAKS_WITHIN_S, Suspect
+
+if TYPE_CHECKING:
+    from gateway.relay.http1.shared import Shared
+
+STALE_MAX: Final = 2
+"""Kept-alive connections that may turn out closed before a request counts its slice as lost."""
+LOST_MAX: Final = 1
+"""Slices that may break a connection without an answer before the request fails."""
+
+
+class Replayer(Exchange):
+    """
+    Attributes:
+        marked: There is something here that let_go() must forget.
+        suspect: What the request is watched for; None for almost all.
+    """
+
+    __slots__ = ("_broke", "_lost", "_moved_s", "_stale", "_tried", "marked", "suspect")
+
+    def __init__(self, shared: "Shared") -> None:
+        super().__init__(shared)
+        self.marked = False
+        self.suspect: Suspect | None = None
+        self._tried: tuple[Slice, ...] = ()
+        self._stale = 0
+        self._lost = 0
+        self._broke = False  # the connection to `target` that it was sent on; another is opened
+        self._moved_s = 0.0  # coarse time of going to another slice
+
+    # --- what becomes of an attempt -----------------------------------------------------------
+
+    def on_dial_failed(self, outcome: int = CONNECT_FAILED) -> None:
+        stock, self.waiting = self.waiting, None
+        if self.sequence is not None and stock is not None and stock.retired:
+            # Its slice gets nothing new, but brings to an end what it has begun.
+            self._acquire(self.sequence.member, fresh=False)
+            return
+        if self._broke and outcome == CONNECT_FAILED:
+            # So it was not the connection that was stale: the slice has gone with the request.
+            self._slice_gone(SLICE_REFUSED, outcome, charged=True)
+        else:
+            self._try_another(SLICE_REFUSED, outcome)
+
+    def upstream_lost(self, fresh: bool) -> None:
+        self.upstream = None
+        target = self.target
+        assert target is not None, "lost without a slice"
+        core = self.shared.core
+        self._mark()
+        may_repeat = self.kept is not None and self.sequence is None and target.routable
+        may_repeat = may_repeat and self._stale < STALE_MAX and core.replays.sent_too
+        # Whether the slice has seen the request, nobody knows.
+        if not fresh and may_repeat and core.replays.spend():
+            self._stale += 1
+            self._broke = True
+            self.shared.counters.replays += 1
+            self._acquire(target, fresh=True)
+            return
+        core.slice_lost(target)
+        self._slice_gone(SLICE_LOST, LOST, charged=False)
+
+    def slice_hangs(self, target: Slice) -> None:
+        if target is not self.target or self.answering or self.kept is None or not self.request:
+            return
+        core = self.shared.core
+        members = core.registry.pool(self.request.route.key).members
+        if all(member is target or member in self._tried for member in members):
+            return  # nobody else could answer either: it waits, within its timeout
+        if self.sequence is not None:
+            return  # the slice may come back with what it knows
+        upstream = self.upstream
+        if upstream is not None:
+            if self._lost >= LOST_MAX or not core.replays.sent_too:
+                return
+            if not core.replays.spend():
+                self.shared.counters.limit("replay_percent")
+                return
+            self._lost += 1
+            self.upstream = None
+            if upstream.client is self:
+                upstream.close()
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.give_up(self)
+        self._try_another(ANSWER_TIMEOUT, TIMEOUT)
+
+    def answer_begins(self, head: AnswerHead) -> bytes:
+        if self.suspect is not None:
+            self.shared.core.quarantine.answered(self.suspect)
+        return super().answer_begins(head)
+
+    def let_go(self, outcome: int = REJECTED) -> None:
+        super().let_go(outcome)
+        if self.marked:
+            self.marked = self._broke = False
+            self.suspect = None
+            self._tried = ()
+            self._stale = self._lost = 0
+            self._moved_s = 0.0
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _mark(self) -> None:
+        self.marked = True
+        self.plain = False  # what is plain ends without let_go()
+
+    def _slice_gone(self, fault: Fault, outcome: int, charged: bool) -> None:
+        """
+        The slice broke off with the request in its hands.
+
+        Args:
+            fault: What the client is told if nobody else can answer.
+            charged: Sending it once more has been paid for.
+        """
+        self._lost += 1
+        core = self.shared.core
+        banned = self._is_banned_now()
+        if self._lost > LOST_MAX:
+            if banned:
+                fault = fault.because(
+                    "it was the second at this request, which is now refused for "
+                    f"{core.quarantine.ban_s:g} s"
+                )
+            self.fail(fault, outcome)
+        elif banned:
+            self.fail(QUARANTINED, outcome)
+        elif not core.replays.sent_too:
+            self.fail(fault.because("it may have begun with the request"), outcome)
+        else:
+            self._try_another(fault, outcome, sent=not charged)
+
+    def _is_banned_now(self) -> bool:
+        """Say whether the request is suspected of having broken the slice, and not for the first time."""
+        request, core = self.request, self.shared.core
+        assert request is not None, "no request was lost"
+        now_s = core.deadlines.now_s
+        took_s = now_s - self._moved_s if self._moved_s else monotonic() - self.began_s
+        whole = not self.body_left and request.length > 0 and self.kept is not None
+        if not whole or took_s > BREAKS_WITHIN_S or self.sequence is not None:
+            self.suspect = None
+            return False
+        if self.suspect is None and self._lost == 1:
+            assert self.kept is not None, "not whole"
+            body = body_of(request, self.kept)
+            self.suspect = core.quarantine.suspect(request.route.key, body, now_s)
+        if self.suspect is None:
+            return False
+        core.quarantine.lost(self.suspect, self._lost, now_s)
+        return self.suspect.banned and not self.suspect.cleared
+
+    def _try_another(self, fault: Fault, outcome: int, sent: bool = False) -> None:
+        """
+        Go to a slice that was not tried, if the request can still be sent; else fail.
+
+        Args:
+            fault: What the client is told then.
+            outcome: Of the attempt that ends here.
+            sent: The slice may have begun with it, so that it costs a part of the budget.
+        """
+        target = self.target
+        assert target is not None, "no slice was tried"
+        assert self.request is not None, "no request to try again"
+        self._end_attempt(outcome)
+        self._mark()
+        self._broke = False
+        if self.sequence is not None:
+            self.fail(fault.because("its sequence cannot go on elsewhere; start it again"))
+            return
+        if self.kept is None:
+            self.fail(fault)
+            return
+        self._tried += (target,)
+        core = self.shared.core
+        pool = core.registry.pool(self.request.route.key)
+        other = pool.pick_other(self._tried)
+        if other is None:
+            self.fail(fault if pool.members else NO_SLICE)
+        elif sent and not core.replays.spend():
+            self.fail(REPLAY_BUDGET)
+        else:
+            self.shared.counters.replays += 1
+            self._moved_s = core.deadlines.now_s
+            self.go_to(other)
