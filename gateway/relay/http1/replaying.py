@@ -60,7 +60,7 @@ class Replayer(Exchange):
             # Its slice gets nothing new, but brings to an end what it has begun.
             self._acquire(self.sequence.member, fresh=False)
             return
-        if self._broke and outcome == CONNECT_FAILED:
+        if self._broke:
             # So it was not the connection that was stale: the slice has gone with the request.
             self._slice_gone(SLICE_REFUSED, outcome, charged=True)
         else:
@@ -139,7 +139,7 @@ class Replayer(Exchange):
         """
         self._lost += 1
         core = self.shared.core
-        banned = self._is_banned_now()
+        banned = self._is_banned_now(outcome)
         if self._lost > LOST_MAX:
             if banned:
                 fault = fault.because(
@@ -154,14 +154,20 @@ class Replayer(Exchange):
         else:
             self._try_another(fault, outcome, sent=not charged)
 
-    def _is_banned_now(self) -> bool:
+    def _is_banned_now(self, outcome: int) -> bool:
         """Say whether the request is suspected of having broken the slice, and not for the first time."""
         request, core = self.request, self.shared.core
         assert request is not None, "no request was lost"
         now_s = core.deadlines.now_s
         took_s = now_s - self._moved_s if self._moved_s else monotonic() - self.began_s
         whole = not self.body_left and request.length > 0 and self.kept is not None
-        if not whole or took_s > BREAKS_WITHIN_S or self.sequence is not None:
+        # REJECTED: somebody has taken the slice out of service.
+        if (
+            not whole
+            or took_s > BREAKS_WITHIN_S
+            or self.sequence is not None
+            or outcome == REJECTED
+        ):
             self.suspect = None
             return False
         if self.suspect is None and self._lost == 1:

@@ -217,6 +217,9 @@ class Connection(FrameReader, Generic[S]):
         elif stream.queue is not None:
             self.pump_stream(stream)
 
+    def on_unsent(self, out: list[Chunk]) -> None:
+        """These whole frames have never left, and never will."""
+
     # --- receive windows ----------------------------------------------------------------------
 
     def credit_connection(self, size: int) -> None:
@@ -256,6 +259,7 @@ class Connection(FrameReader, Generic[S]):
         self._out, self._out_is_large = [], False
         transport = self.transport
         if transport is None or not out or self.closed or transport.is_closing():
+            self.on_unsent(out)
             return
         if large:
             transport.writelines(out)

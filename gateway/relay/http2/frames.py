@@ -166,3 +166,14 @@ def unpad(flags: int, payload: bytes) -> bytes:
     if padding >= len(payload):
         raise ProtocolError(PROTOCOL_ERROR, "padding is longer than the frame")
     return payload[1 : len(payload) - padding]
+
+
+def streams_with_head(data: bytes) -> set[int]:
+    """Return the ids of the streams whose HEADERS are among whole frames."""
+    found, at = set(), 0
+    while at + FRAME_HEAD_BYTES <= len(data):
+        size_and_kind, _, stream_id = unpack_head(data[at : at + FRAME_HEAD_BYTES])
+        if size_and_kind & 0xFF == HEADERS:
+            found.add(stream_id)
+        at += FRAME_HEAD_BYTES + (size_and_kind >> 8)
+    return found

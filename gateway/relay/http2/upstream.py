@@ -40,11 +40,11 @@ class Upstream(Connection[Half]):
 
     __slots__ = (
         "_bounded",
-        "_flushed_below",
         "_links",
         "_next_id",
         "_reader",
         "_streams_max",
+        "_unsent_ids",
         "connected",
         "member",
         "retired",
@@ -63,9 +63,9 @@ class Upstream(Connection[Half]):
         self.waiting: list[Call] = []
         self._links = links
         self._next_id = 1
-        self._flushed_below = 1  # streams from here on have not left the gateway yet
         self._streams_max = STREAMS_ASSUMED
         self._bounded = False  # the slice has said so
+        self._unsent_ids: set[int] = set()  # of streams that the slice has never seen
         self._reader: BlockReader[Answer] = BlockReader(Answer, core.limits.head_bytes)
 
     # --- the connection -----------------------------------------------------------------------
@@ -140,11 +140,8 @@ class Upstream(Connection[Half]):
             lose(stream.call, fault, unprocessed=True, outcome=REJECTED)
         self._close_if_done()
 
-    def flush(self) -> None:
-        transport = self.transport
-        if not self.closed and transport is not None and not transport.is_closing():
-            self._flushed_below = self._next_id
-        super().flush()
+    def on_unsent(self, out: list[Chunk]) -> None:
+        self._unsent_ids |= frames.streams_with_head(b"".join(out))
 
     def is_idle_stream(self, stream_id: int) -> bool:
         return stream_id >= self._next_id or not stream_id & 1
@@ -381,11 +378,16 @@ class Upstream(Connection[Half]):
         if self.streams:
             self.core.slice_lost(self.member)
         streams = list(self.streams.values())
+        if streams:
+            self.on_unsent(self._out)
+        unsent_ids, self._unsent_ids = self._unsent_ids, set()
         for stream in streams:
             self._remove(stream)
         waiting, self.waiting = self.waiting, []
         for stream in streams:
-            unsent = outcome == CONNECT_FAILED or stream.id >= self._flushed_below
+            unsent = outcome == CONNECT_FAILED or (
+                stream.id in unsent_ids and stream.call.request_trailers is None
+            )
             sent_s = stream.active_s if broke and stream.ended_out and not unsent else 0.0
             lose(stream.call, fault, unsent, outcome, sent_s=sent_s)
         for call in waiting:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.fleet.health import Order
-from gateway.limits import Limits
+from gateway.limits import REPLAY_CHOICES, Limits
 from tests.gateway.making import live
 from tests.gateway.relay.http1.stage import INFER, OK, Stage
 
@@ -48,8 +48,14 @@ CLIENT = st.tuples(st.just("client"), st.integers(0, 2), st.sampled_from(
 SLICE = st.tuples(st.just("slice"), st.integers(0, 5), st.sampled_from(
     [*ANSWERS, "eof", "reset", "block", "unblock"]))  # fmt: skip
 WORLD = st.tuples(st.just("world"), st.sampled_from("ab"), st.sampled_from(
-    ["refuse", "accept", "silent", "time out", "close slice", "disable", "enable", "second",
-     "minute", "ten minutes"]))  # fmt: skip
+    ["refuse", "accept", "silent", "time out", "close slice", "disable", "enable", "kill", "hang",
+     "second", "minute", "ten minutes"]))  # fmt: skip
+LIMITS = [
+    Limits(),
+    Limits(connections_per_slice=1, waiting_per_slice=2),
+    Limits(replay_percent=0, replay_floor=0),
+    Limits(quarantined=1),
+]
 
 
 def act_on_world(stage: Stage, name: str, action: str) -> None:
@@ -69,6 +75,12 @@ def act_on_world(stage: Stage, name: str, action: str) -> None:
     elif action == "disable":
         stage.fleet.registry.order(member, Order.DISABLED, "test")
         stage.stocks.close_slice(member)
+    elif action == "kill":
+        stage.dialer.refusing.add(port)
+        for connection in stage.connections.get(port, []):
+            connection.resets()
+    elif action == "hang":
+        stage.stocks.slice_down(member)
     elif action == "enable":
         stage.fleet.registry.order(member, Order.ENABLED, "test")
         stage.fleet.registry.record(member, live("m"))
@@ -92,11 +104,15 @@ def act_on_transport(transport, action):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.one_of(CLIENT, CLIENT, SLICE, SLICE, WORLD), max_size=30), st.booleans())
-def test_counts_return_to_zero_on_every_way_out(events, one_connection):
+@given(
+    st.lists(st.one_of(CLIENT, CLIENT, SLICE, SLICE, WORLD), max_size=30),
+    st.sampled_from(LIMITS),
+    st.sampled_from(REPLAY_CHOICES),
+)
+def test_counts_return_to_zero_on_every_way_out(events, limits, replay):
     """Clients, slices and operators do what they like, at any time."""
-    limits = Limits(connections_per_slice=1, waiting_per_slice=2) if one_connection else Limits()
     stage = Stage("a", "b", limits=limits)
+    stage.core.replays.configure(limits, replay)
     clients = [stage.client() for _ in range(3)]
     for client in clients:
         client.client_protocol = client.protocol
@@ -113,6 +129,7 @@ def test_counts_return_to_zero_on_every_way_out(events, one_connection):
         for member in stage.fleet.registry.slices.values():
             assert 0 <= member.abandoned <= member.in_flight
         assert stage.core.buffered_bytes >= 0
+        assert len(stage.core.quarantine) <= limits.quarantined
     for client in clients:
         client.resets()
     stage.run()

@@ -1,8 +1,11 @@
 """Which requests are sent to a second slice, how often, and which are refused because they break slices."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import QUARANTINED
+from gateway.fleet.health import Order
 from gateway.limits import REPLAY_UNSENT, Limits, Timeouts
 from gateway.relay.quarantine import BREAKS_WITHIN_S
 from tests.gateway.making import REFUSED, live
@@ -435,3 +438,75 @@ def test_with_quarantine_off_nothing_is_remembered():
     client, name = sent(stage)
     stage.slice(name).sends(OK)
     assert took(client) == OK
+
+
+# --- in any order -------------------------------------------------------------------------------------
+
+EVENTS = st.one_of(
+    st.tuples(st.sampled_from(["send", "send", "leave"]), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(
+            ["answer", "break", "break", "kill", "refuse", "accept", "hang", "disable", "enable"]
+        ),
+        st.sampled_from(NAMES),
+    ),
+    st.tuples(st.just("wait"), st.sampled_from([0.2, 2.0, 70.0])),
+)
+
+
+def happens(stage: Stage, what: str, name: str) -> None:
+    """Something happens to slice `name`."""
+    member, port = stage.fleet[name], stage.port(name)
+    made = stage.connections.get(port, [])
+    if what in ("kill", "refuse"):
+        stage.dialer.refusing.add(port)
+    if what == "accept":
+        stage.dialer.refusing.discard(port)
+        is_live(stage, name)
+    for connection in made:
+        if what == "answer":
+            connection.sends(OK)
+        elif what in ("kill", "break"):
+            connection.resets()
+    if what == "hang":
+        stage.stocks.slice_down(member)
+    elif what == "disable":
+        stage.fleet.registry.order(member, Order.DISABLED, "test")
+        stage.stocks.close_slice(member)
+    elif what == "enable":
+        stage.fleet.registry.order(member, Order.ENABLED, "test")
+        is_live(stage, name)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(EVENTS, max_size=40), st.sampled_from([0, 10]), st.booleans())
+def test_no_request_reaches_a_third_slice_and_all_counts_return_to_zero(events, floor, unsent):
+    """Whatever slices, clients and operators do, and however small the budget is."""
+    limits = Limits(replay_floor=floor, replay_percent=0)
+    stage = Stage(*NAMES, limits=limits)
+    stage.core.replays.configure(limits, REPLAY_UNSENT if unsent else "any")
+    clients = [stage.client() for _ in range(4)]
+    requests: list[bytes] = []
+    for what, whom in events:
+        if what == "wait":
+            stage.pass_time(whom)
+        elif what == "leave":
+            clients[whom].resets()
+            stage.run()
+            clients[whom] = stage.client()
+        elif what == "send":
+            requests.append(HEAD % 4 + b"%04d" % len(requests))
+            clients[whom].sends(requests[-1])
+        else:
+            happens(stage, what, whom)
+        stage.run()
+    for request in requests:
+        reached = [n for n in NAMES if any(
+            request in bytes(c.sent) for c in stage.connections.get(stage.port(n), []))]  # fmt: skip
+        assert len(reached) <= 1 + (not unsent)
+    for client in clients:
+        client.resets()
+    stage.run()
+    stage.pass_time(700)
+    assert stage.idle
+    assert not stage.core.suspects

@@ -1,13 +1,17 @@
 """Which calls are sent to a second slice, how often, and which are refused because they break slices."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import QUARANTINED
+from gateway.fleet.health import Order
 from gateway.limits import REPLAY_UNSENT, Limits, Timeouts
 from gateway.relay.http2 import frames
 from gateway.relay.quarantine import BREAKS_WITHIN_S
 from tests.gateway.making import REFUSED, live
 from tests.support.h2_peers import ANSWER_HEAD, INFER, OK_TRAILERS, STREAM_INFER, head, message
+from tests.support.h2_stage import Stage
 
 NAMES = "abcd"
 
@@ -377,3 +381,91 @@ def test_with_quarantine_off_nothing_is_remembered(make_stage):
     call, name = sent(stage)
     answered(stage, name)
     assert call.grpc_status == 0
+
+
+# --- in any order -------------------------------------------------------------------------------------
+
+EVENTS = st.one_of(
+    st.tuples(st.sampled_from(["send", "send", "cancel", "leave"]), st.integers(0, 1)),
+    st.tuples(
+        st.sampled_from(
+            ["answer", "kill", "kill", "reset", "refuse", "go away", "hang", "disable", "enable"]
+        ),
+        st.sampled_from(NAMES),
+    ),
+    st.tuples(st.just("wait"), st.sampled_from([0.2, 2.0, 70.0])),
+)
+
+
+def happens(stage: Stage, what: str, name: str) -> None:
+    """Something happens to slice `name`."""
+    peer = stage.slice(name)
+    if what == "kill":
+        lost(stage, name)
+    elif what == "go away":
+        for connection in peer.connections:
+            if not connection.closed:
+                connection.raw(frames.goaway(0, frames.NO_ERROR))
+    elif what in ("answer", "reset", "refuse"):
+        for exchange in peer.waiting():
+            peer.call()
+            if what == "answer":
+                exchange.answers(b"reply")
+            else:
+                exchange.resets(
+                    frames.REFUSED_STREAM if what == "refuse" else frames.INTERNAL_ERROR
+                )
+    elif what == "hang":
+        stage.links.slice_down(peer.member)
+    else:
+        disabled = what == "disable"
+        stage.registry.order(peer.member, Order.DISABLED if disabled else Order.ENABLED, "test")
+        if disabled:
+            stage.links.close_slice(peer.member)
+        else:
+            stage.registry.record(peer.member, live("m"))
+    stage.settle()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(EVENTS, max_size=30), st.sampled_from([0, 10]), st.booleans())
+def test_no_call_is_begun_by_a_third_slice_and_all_counts_return_to_zero(events, floor, unsent):
+    """Whatever slices, clients and operators do, and however small the budget is."""
+    limits = Limits(replay_floor=floor, replay_percent=0)
+    stage = Stage(*NAMES, limits=limits)
+    stage.core.replays.configure(limits, REPLAY_UNSENT if unsent else "any")
+    clients = [stage.client() for _ in range(2)]
+    refused: set[bytes] = set()  # by a slice that has not begun with it
+    sizes: list[int] = []
+    for what, whom in events:
+        if what == "wait":
+            stage.advance(whom)
+        elif what == "send":
+            sizes.append(100 + len(sizes))
+            clients[whom].infers(size=sizes[-1])
+        elif isinstance(whom, str):
+            if what in ("refuse", "go away"):
+                refused |= {exchange.body for exchange in stage.slice(whom).waiting()}
+            happens(stage, what, whom)
+        elif what == "cancel":
+            going_on = [e for e in clients[whom].exchanges.values() if not e.ended]
+            for exchange in going_on[-1:]:
+                exchange.resets()
+                exchange.ended = True
+        else:
+            clients[whom].cuts()
+            clients[whom] = stage.client()
+    for size in sizes:
+        body = message("m", size)
+        reached = [
+            name for name in NAMES if any(
+                exchange.body == body
+                for connection in stage.slice(name).connections
+                for exchange in connection.exchanges.values()
+            )
+        ]  # fmt: skip
+        assert body in refused or len(reached) <= 1 + (not unsent)
+    for client in clients:
+        client.cuts()
+    stage.advance(120)
+    stage.assert_at_rest()
