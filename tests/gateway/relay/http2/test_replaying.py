@@ -407,8 +407,11 @@ def happens(stage: Stage, what: str, name: str) -> None:
             if not connection.closed:
                 connection.raw(frames.goaway(0, frames.NO_ERROR))
     elif what in ("answer", "reset", "refuse"):
-        for exchange in peer.waiting():
-            peer.call()
+        waiting = [each for each in peer.waiting() if each.reset_code is None]
+        taken(stage, name)
+        for exchange in waiting:
+            if exchange.peer.closed:
+                continue
             if what == "answer":
                 exchange.answers(b"reply")
             else:
