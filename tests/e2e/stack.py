@@ -141,11 +141,16 @@ class Stack:
 
     def triton_pid(self, name: str) -> int:
         """Return the process id of a slice's Triton, as the launcher tells it."""
+        return self.triton_pids()[name]
+
+    def triton_pids(self) -> dict[str, int]:
+        """Return the process ids of the Tritons by slice, of those that run."""
         shown = subprocess.run(
             [sys.executable, "-m", "launcher", "status", "--json", "--state-dir", str(self.folder)],
             capture_output=True, text=True, cwd=REPOSITORY, check=True,
         )  # fmt: skip
-        return next(int(s["pid"]) for s in json.loads(shown.stdout)["slices"] if s["name"] == name)
+        slices = json.loads(shown.stdout)["slices"]
+        return {s["name"]: int(s["pid"]) for s in slices if s["pid"]}
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
-"""Returns its input unchanged, late."""
+"""Returns its input unchanged, late, or takes its server with it."""
 
 import json
+import os
+import signal
 import time
 
 import triton_python_backend_utils as pb_utils
@@ -14,6 +16,8 @@ class TritonPythonModel:
         responses = []
         for request in requests:
             parameters = json.loads(request.parameters() or "{}")
+            if parameters.get("kills_server"):
+                os.kill(os.getppid(), signal.SIGKILL)  # the stub's parent is Triton
             time.sleep(int(parameters.get("delay_ms", 0)) / 1000)
             content = pb_utils.get_input_tensor_by_name(request, "INPUT0").as_numpy()
             output = pb_utils.Tensor("OUTPUT0", content)
