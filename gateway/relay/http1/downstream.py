@@ -103,8 +103,10 @@ class Downstream(Gatherer):
                     return
                 core = shared.core
                 pool = core.registry.pool(head.route.key)
-                long_way = missing or pool.sequences is not None or core.suspects
-                target = None if long_way else pool.pick()
+                if missing or pool.sequences is not None or shared.suspects:
+                    target = None
+                else:
+                    target = pool.pick()
                 if target is not None:
                     counters = shared.counters
                     counters.http_requests += 1

@@ -45,7 +45,7 @@ class Gatherer(Replayer):
         pool = core.registry.pool(request.route.key)
         if pool.sequences is not None:
             self._bind_by_sequence(pool)
-        elif core.suspects and (request.route.key, request.length) in core.suspects:
+        elif (request.route.key, request.length) in self.shared.suspects:
             self._bind_if_harmless()
         else:
             self.gathering = False

@@ -7,6 +7,7 @@ from gateway.relay.core import RelayCore
 from gateway.relay.http1.answer_head import AnswerHead
 from gateway.relay.http1.head import RequestHead
 from gateway.relay.http1.memo import Memo
+from gateway.relay.quarantine import Suspect
 from gateway.relay.slabs import Slabs
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Shared:
         requests: Request heads judged before.
         answers: The slices' answer heads judged before.
         stocks: Connections to slices.
+        suspects: What may have to be refused; empty but for a while after a slice was lost.
         forwarding: None while nothing is to be added to heads.
     """
 
@@ -47,6 +49,7 @@ class Shared:
         "response_s",
         "slabs",
         "stocks",
+        "suspects",
         "upstream_idle_s",
     )
 
@@ -55,6 +58,7 @@ class Shared:
         self.counters = core.counters
         self.deadlines = core.deadlines
         self.forwarding = core.forwarding if core.forwarding.on else None
+        self.suspects: dict[tuple[str, int], list[Suspect]] = core.suspects
         self.slabs = slabs
         self.answer_slabs = Slabs(core.limits.buffered_bytes // 4, ANSWER_SLAB_BYTES)
         self.stocks = stocks
