@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+from hypothesis import HealthCheck, settings
+
 
 class SourceFirst(MetaPathFinder):
     """Finds the gateway's modules by their source only."""
@@ -33,3 +35,9 @@ class SourceFirst(MetaPathFinder):
 
 if os.environ.get("MIG_GATEWAY_TEST_COMPILED") != "1":
     sys.meta_path.insert(0, SourceFirst())
+
+# How long an example takes says how busy the machine is, not that the code is wrong.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
