@@ -1,6 +1,6 @@
 """The budget for sending again what a slice may have begun with."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.limits import REPLAY_ANY, REPLAY_UNSENT, Limits
@@ -61,6 +61,7 @@ def test_it_can_be_turned_off_by_choice_and_changed_live() -> None:
     assert traffic.replays.left == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3), st.integers(0, 80)), max_size=60))
 def test_replays_never_exceed_the_share_for_long(steps: list[tuple[int, int, int]]) -> None:
     """In all: a floor for each ten seconds, and a fifth of the requests."""
