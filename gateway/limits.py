@@ -76,7 +76,7 @@ class Limits:
     stream_window: int = 1 * MIB
     answer_window: int = 256 * KIB
     connection_window: int = 4 * MIB
-    frame_bytes: int = 256 * KIB
+    frame_bytes: int = 16 * KIB
     continuations: int = 8
     control_burst: int = 1000
     control_per_s: int = 50

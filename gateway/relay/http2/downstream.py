@@ -139,8 +139,12 @@ class Downstream(Connection[Call]):
         self._saw_settings = True
 
     def on_goaway(self, last_stream_id: int, code: int) -> None:
-        """The client opens no more streams; what is open goes on."""
-        self.drain()
+        """The client opens no more streams, so there is nothing to wait for but what is open."""
+        if self._refuse_above == frames.STREAM_ID_MAX:
+            self._drain_sent = True
+            self._refuse_above = max(0, self._last_id)
+            self.put(frames.goaway(self._refuse_above, frames.NO_ERROR))
+            self._close_if_done()
 
     def is_idle_stream(self, stream_id: int) -> bool:
         return stream_id > self._last_id or not stream_id & 1

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from gateway.limits import Limits, Timeouts
+from gateway.limits import KIB, Limits, Timeouts
 from tests.support.h2_peers import GRPC, STATISTICS, head
 from tests.support.h2_stage import Gate
 
@@ -89,7 +89,7 @@ def test_messages_larger_than_every_window_pass_both_ways(composed):
 
 
 def test_a_message_that_is_too_large_is_refused(composed):
-    stage, composer = composed(limits=Limits(body_bytes=100_000))
+    stage, composer = composed(limits=Limits(body_bytes=100_000, frame_bytes=256 * KIB))
     call = stage.client().calls(STATISTICS)
     call.sends_all(prefixed(b"x" * 200_000))
     assert call.grpc_status == 8

@@ -1,13 +1,16 @@
 """Windows, both ways: nobody is sent more than it allows, and who is slow holds up only itself."""
 
-from gateway.limits import Limits
+from gateway.limits import KIB, Limits
 from gateway.relay.http2 import frames
 from tests.support.h2_peers import ANSWER_HEAD, INFER, OK_TRAILERS, STREAM_INFER, message
 from tests.support.h2_stage import Stage
 
+LARGE_FRAMES = Limits(frame_bytes=256 * KIB)
 
-def test_a_large_body_flows_both_ways_in_frames_that_each_peer_allows(stage):
+
+def test_a_large_body_flows_both_ways_in_frames_that_each_peer_allows(make_stage):
     """The client announces 16 KiB and so does the slice; the gateway takes up to 256 KiB."""
+    stage = make_stage("a", "b", limits=LARGE_FRAMES)
     call = stage.client().calls(STREAM_INFER, message("m"))
     served = stage.slice("a").call()
     body = bytes(range(256)) * 12_000  # 3 MB
@@ -22,7 +25,8 @@ def test_a_large_body_flows_both_ways_in_frames_that_each_peer_allows(stage):
     stage.assert_at_rest()
 
 
-def test_peers_that_allow_large_frames_are_sent_large_frames(stage):
+def test_peers_that_allow_large_frames_are_sent_large_frames(make_stage):
+    stage = make_stage("a", "b", limits=LARGE_FRAMES)
     for name in "ab":
         stage.slice(name).settings = {
             frames.SETTING_MAX_FRAME_SIZE: 1 << 20,
@@ -219,7 +223,8 @@ def test_a_slice_that_makes_its_windows_smaller_is_obeyed(stage):
     assert served.ended
 
 
-def test_frames_follow_a_frame_size_that_changes(stage):
+def test_frames_follow_a_frame_size_that_changes(make_stage):
+    stage = make_stage("a", "b", limits=LARGE_FRAMES)
     client = stage.client(initial_window_size=1 << 20)
     client.conn.increment_flow_control_window(1 << 20)
     call = client.calls(STREAM_INFER, message("m"))
@@ -252,7 +257,7 @@ def test_the_connection_window_is_shared_fairly(stage):
 
 def test_a_refused_upload_gives_the_connection_s_window_back(make_stage):
     """A call answered early leaves data on its way; the connection must not run dry of it."""
-    stage = make_stage("a")
+    stage = make_stage("a", limits=LARGE_FRAMES)
     client = stage.client()
     for _ in range(40):
         call = client.calls(STREAM_INFER, message("m"))

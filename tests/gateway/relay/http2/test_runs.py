@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from gateway.limits import Limits
+from gateway.limits import KIB, Limits
 from gateway.relay.http2 import connection as connection_module
 from gateway.relay.http2 import frames
 from gateway.relay.http2.framing import Run, _run_at
@@ -157,7 +157,7 @@ def test_a_run_larger_than_a_window_goes_frame_by_frame(make_stage):
 )
 def test_frames_of_any_sizes_cut_anywhere_arrive_whole(sizes, cuts, other):
     """Two calls' frames in one stream of bytes, through slabs, as the reads happen to fall."""
-    stage = Stage("a", "b")
+    stage = Stage("a", "b", limits=Limits(frame_bytes=256 * KIB))
     for name in "ab":
         stage.slice(name).settings = WIDE
     client = stage.raw_client()
