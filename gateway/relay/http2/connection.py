@@ -25,6 +25,9 @@ from gateway.relay.slabs import LARGE_BODY_BYTES, Receiver, SlabReader, Slabs
 
 UNREAD_BYTES_MAX: Final = 1024 * 1024
 """Answers to control frames, and header blocks, that a peer may leave unread."""
+WRITE_AT_ONCE_BYTES: Final = 1024 * 1024
+"""More than this is not collected for the turn's end: whether the peer takes it decides what may
+follow, and many clients' bodies may be on their way to one slice."""
 WINDOW_UPDATES_A_FRAME: Final = 4
 """A peer sends one or two for each frame it gets; more for long is a flood."""
 LARGE_READ_BYTES: Final = LARGE_BODY_BYTES // 2
@@ -52,11 +55,12 @@ class Connection(FrameReader, Generic[S]):
         "_budget",
         "_dirty",
         "_out",
-        "_out_is_large",
+        "_out_large",
         "_settled",
         "_slab_reader",
         "_slabs",
         "_small_reads",
+        "_unread",
         "_window_updates",
         "blocked",
         "core",
@@ -109,7 +113,8 @@ class Connection(FrameReader, Generic[S]):
         self._window_updates = 0
         self._budget = Budget(limits.control_burst, limits.control_per_s, core.deadlines.now_s)
         self._out: list[Chunk] = []
-        self._out_is_large = False
+        self._out_large = 0  # bytes of data in it that go by reference
+        self._unread = 0  # written since the peer stopped reading
         self._dirty = False
 
     # --- what the two sides say ---------------------------------------------------------------
@@ -255,27 +260,36 @@ class Connection(FrameReader, Generic[S]):
 
     def flush(self) -> None:
         self._dirty = False
-        out, large = self._out, self._out_is_large
-        self._out, self._out_is_large = [], False
+        out, large = self._out, self._out_large
+        self._out, self._out_large = [], 0
         transport = self.transport
         if transport is None or not out or self.closed or transport.is_closing():
             self.on_unsent(out)
             return
+        if not self.writable:  # so it is no data
+            self._unread += sum(map(len, out))
+            if self._unread > UNREAD_BYTES_MAX:
+                self.core.counters.limit("unread_bytes")
+                self.abort()
+                return
         if large:
             transport.writelines(out)
         else:
             transport.write(b"".join(out) if len(out) > 1 else out[0])
-        if not self.writable and transport.get_write_buffer_size() > UNREAD_BYTES_MAX + (
-            self.core.limits.stream_window
-        ):
-            self.core.counters.limit("unread_bytes")
-            self.abort()
+
+    def put_large(self, data: Chunk) -> None:
+        """Write data by reference: at the end of this turn, or at once when much has gathered."""
+        self.put(data)
+        self._out_large += len(data)
+        if self._out_large > WRITE_AT_ONCE_BYTES:
+            self.flush()
 
     def pause_writing(self) -> None:
         self.writable = False
 
     def resume_writing(self) -> None:
         self.writable = True
+        self._unread = 0
         if self.blocked:
             self.pump()
 
@@ -368,8 +382,7 @@ class Connection(FrameReader, Generic[S]):
         stream.send_window -= payload
         self.send_window -= payload
         self.frames_sent += 1
-        self._out_is_large = True
-        self.put(run.view)
+        self.put_large(run.view)
         if run.ends:
             stream.ended_out = True
             self.on_sent(stream)
@@ -381,9 +394,8 @@ class Connection(FrameReader, Generic[S]):
         if size <= COPY_BYTES_MAX:
             self.put(head + data)
         else:
-            self._out_is_large = True
             self.put(head)
-            self.put(data)
+            self.put_large(data)
         if ends:
             stream.ended_out = True
             self.on_sent(stream)

@@ -314,3 +314,30 @@ def test_a_body_that_arrives_before_the_connection_is_open_is_held(make_stage):
     assert served.ended
     served.answers()
     stage.assert_at_rest()
+
+
+def test_many_bodies_at_once_for_a_slow_slice_wait_and_break_nothing(make_stage):
+    """One turn may bring more than a connection should hold; the rest waits with its clients."""
+    stage = make_stage("a", limits=LARGE_FRAMES)
+    peer = stage.slice("a")
+    peer.settings = {frames.SETTING_INITIAL_WINDOW_SIZE: 4 << 20}
+    clients = [stage.client() for _ in range(8)]
+    calls = [client.calls(STREAM_INFER, message("m")) for client in clients]
+    served = [peer.call() for _ in calls]
+    peer.connection.conn.increment_flow_control_window(1 << 30)
+    stage.settle()
+    peer.connection.stalls()
+    for call in calls:
+        for start in range(0, 1_000_000, 250_000):
+            call.peer.conn.send_data(call.id, b"x" * 250_000, end_stream=start == 750_000)
+    stage.settle()
+    assert peer.connection.wire._buffer
+    assert len(peer.connection.wire._buffer) < 2 << 20
+    assert stage.core.buffered_bytes >= 5_000_000
+    peer.connection.stalls(False)
+    assert [len(each.body) for each in served] == [len(message("m")) + 1_000_000] * 8
+    assert all(each.ended for each in served)
+    for each in served:
+        each.answers()
+    assert [call.grpc_status for call in calls] == [0] * 8
+    assert "unread_bytes" not in stage.counters.limits
