@@ -73,7 +73,7 @@ class DataPlane:
         )
         self.core.quarantine.tell = _log_quarantine
         self._stocks = Stocks(self.core, self.core.slabs)
-        self._links = Links(self.core, self.core.slabs)
+        self._links = Links(self.core)
         self._listener = Listener(
             self.core,
             http1=lambda: HttpDownstream(self._stocks.shared),

@@ -379,7 +379,7 @@ class Call(Stream):
         core = self.client.core
         if self.peer is not None and (
             self.kept_bytes + size > core.limits.replay_bytes
-            or core.buffered_bytes > core.limits.buffered_bytes
+            or core.buffered_bytes > core.limits.buffered_bytes // 2  # rather than refuse others
         ):
             self._forget_kept()
             return

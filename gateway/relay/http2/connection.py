@@ -61,6 +61,7 @@ class Connection(FrameReader, Generic[S]):
         "_slabs",
         "_small_reads",
         "_unread",
+        "_unwritten",
         "_window_updates",
         "blocked",
         "core",
@@ -115,6 +116,7 @@ class Connection(FrameReader, Generic[S]):
         self._out: list[Chunk] = []
         self._out_large = 0  # bytes of data in it that go by reference
         self._unread = 0  # written since the peer stopped reading
+        self._unwritten = 0  # data that the transport held when it stopped
         self._dirty = False
 
     # --- what the two sides say ---------------------------------------------------------------
@@ -285,13 +287,23 @@ class Connection(FrameReader, Generic[S]):
             self.flush()
 
     def pause_writing(self) -> None:
+        """What has been written so far lies in our memory until the peer reads."""
         self.writable = False
+        if self.transport is not None:
+            self._unwritten = self.transport.get_write_buffer_size()
+            self.core.buffered_bytes += self._unwritten
 
     def resume_writing(self) -> None:
         self.writable = True
         self._unread = 0
+        self.forget_unwritten()
         if self.blocked:
             self.pump()
+
+    def forget_unwritten(self) -> None:
+        """It has been read, or never will be."""
+        self.core.buffered_bytes -= self._unwritten
+        self._unwritten = 0
 
     def send_headers(self, stream: Stream, block: bytes, ends: bool) -> None:
         """Send a header block; trailers wait behind the data that waits."""
@@ -353,13 +365,15 @@ class Connection(FrameReader, Generic[S]):
         if stream.queue is None:
             stream.queue = deque()
             self.blocked[stream] = None
-        queue = stream.queue
+        queue, core = stream.queue, self.core
         if queue and size + len(queue[-1]) <= COPY_BYTES_MAX:
             queue[-1] = b"".join((queue[-1], data))  # many small pieces would cost more than count
+        elif size <= COPY_BYTES_MAX or core.buffered_bytes > core.limits.buffered_bytes >> 3:
+            queue.append(bytes(data))  # what waits must not hold all that was read with it
         else:
-            queue.append(bytes(data) if size <= COPY_BYTES_MAX else data)
+            queue.append(data)
         stream.ends_after_queue = ends
-        self.core.buffered_bytes += size
+        core.buffered_bytes += size
         self.pump_stream(stream)
         return False
 

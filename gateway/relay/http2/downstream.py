@@ -108,6 +108,7 @@ class Downstream(Connection[Call]):
         core.counters.header_misses += self._reader.misses
         core.clients.discard(self)
         core.deadlines.discard(self)
+        self.forget_unwritten()
         if self.transport is not None:
             forget_reader(self.transport)
         self._cancel_calls()
@@ -194,7 +195,7 @@ class Downstream(Connection[Call]):
         if request.size > limits.head_bytes or request.count > limits.header_count:
             core.counters.limit("head_bytes")
             call.fail(errors.HEAD_TOO_LARGE)
-        elif core.buffered_bytes > limits.buffered_bytes:
+        elif self._too_much_held:
             call.fail_overloaded()
         elif kind is BY_MESSAGE:
             if ends:
@@ -280,6 +281,17 @@ class Downstream(Connection[Call]):
             call.discard_left = self.core.limits.body_bytes
             self.credit(call, call.held)
 
+    @property
+    def _too_much_held(self) -> bool:
+        return self.core.buffered_bytes > self.core.limits.buffered_bytes
+
+    def check_held(self, call: Call) -> None:
+        """An answer has come that its client does not take: cut it off when all is too much."""
+        if self._too_much_held:
+            self.core.counters.limit("buffered_bytes")
+            call.cancel()
+            self.reset(call, frames.ENHANCE_YOUR_CALM)
+
     def on_window_overflow(self, stream: Call) -> None:
         self._end_malformed(stream, frames.FLOW_CONTROL_ERROR)
 
@@ -341,6 +353,11 @@ class Downstream(Connection[Call]):
         timeouts = self.core.timeouts
         quiet_s = now_s - self.last_read_s
         if self.closed:
+            self.abort()
+        elif not self.writable and self._too_much_held:
+            self.core.counters.limit("buffered_bytes")
+            self._cancel_calls()
+            self.forget_unwritten()  # now, so that no more clients are cut off than need be
             self.abort()
         elif self._is_stuck(now_s):
             self.core.counters.limit("head_timeout")

@@ -31,7 +31,10 @@ T = TypeVar("T")
 BLOCKS_MAX: Final = 128
 """Remembered blocks of one connection; a gRPC client uses about three."""
 BLOCK_BYTES_MAX: Final = 1024
-"""A longer block is not remembered: 128 KiB a connection at the most."""
+"""A longer block is not remembered."""
+KNOWN_BYTES_MAX: Final = 32 * 1024
+"""Decoded header lists that one connection's remembered blocks stand for. A few bytes may stand for
+64 KiB, sixteen references to one large field, so the blocks' own size bounds nothing."""
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _VALUE: Final = re.compile(
@@ -120,7 +123,7 @@ class Request:
         self.is_head = self.method == b"HEAD"
         self.route: Route = grpc_route(self.path, self.is_grpc)
         self.metadata: list[Header] = kept if self.route.composed else []
-        self.size = sum(len(name) + len(value) + 32 for name, value in headers)
+        self.size = list_bytes(headers)
         self.count = len(headers)
         head = [
             (b":method", self.method),
@@ -185,7 +188,7 @@ def check_trailers(headers: Sequence[Header]) -> bytes:
 class BlockReader(Generic[T]):
     """Decodes one connection's header blocks, and remembers what they meant."""
 
-    __slots__ = ("_decoder", "_judge", "_known", "_table", "hits", "misses")
+    __slots__ = ("_decoder", "_judge", "_known", "_known_bytes", "_table", "hits", "misses")
 
     def __init__(self, judge: Callable[[Sequence[Header]], T], list_bytes_max: int) -> None:
         self._judge = judge
@@ -194,6 +197,7 @@ class BlockReader(Generic[T]):
         self._decoder = Decoder(max_header_list_size=2 * list_bytes_max)
         self._decoder.header_table = self._table = _WatchedTable()
         self._known: dict[bytes, T] = {}
+        self._known_bytes = 0
         self.hits = 0
         self.misses = 0
 
@@ -227,17 +231,25 @@ class BlockReader(Generic[T]):
         except (HPACKError, IndexError, ValueError) as error:
             raise ProtocolError(COMPRESSION_ERROR, f"bad header block: {error}") from None
         if self._table.changes != changes:
-            self._known.clear()
+            self._forget()
         return headers
 
     def _judge_new(self, block: bytes) -> T:
         changes = self._table.changes
-        outcome = self._judge(self.decode(block))
+        headers = self.decode(block)
+        outcome = self._judge(headers)
         if self._table.changes == changes and len(block) <= BLOCK_BYTES_MAX:
-            if len(self._known) >= BLOCKS_MAX:
-                self._known.clear()
-            self._known[block] = outcome
+            size = list_bytes(headers)
+            if len(self._known) >= BLOCKS_MAX or self._known_bytes + size > KNOWN_BYTES_MAX:
+                self._forget()
+            if size <= KNOWN_BYTES_MAX:
+                self._known[block] = outcome
+                self._known_bytes += size
         return outcome
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._known_bytes = 0
 
 
 class _WatchedTable(HeaderTable):
@@ -254,6 +266,11 @@ class _WatchedTable(HeaderTable):
     def _shrink(self) -> None:
         self.changes += 1
         super()._shrink()
+
+
+def list_bytes(headers: Sequence[Header]) -> int:
+    """Return the size of a header list. RFC 9113 section 10.5.1."""
+    return sum(len(name) + len(value) + 32 for name, value in headers)
 
 
 def encode(headers: Sequence[Header]) -> bytes:

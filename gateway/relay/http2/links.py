@@ -55,18 +55,13 @@ class SliceLinks:
 
 
 class Links:
-    """
-    The connections to all slices.
-
-    Args:
-        slabs: What large bodies are received into, by clients' connections too; one's own without.
-    """
+    """The connections to all slices."""
 
     __slots__ = ("_core", "_slices", "slabs")
 
-    def __init__(self, core: RelayCore, slabs: Slabs | None = None) -> None:
+    def __init__(self, core: RelayCore) -> None:
         self._core = core
-        self.slabs = slabs or Slabs(core.limits.buffered_bytes)
+        self.slabs = core.slabs
         self._slices: dict[Slice, SliceLinks] = {}
 
     def open(self, member: Slice, call: Call) -> None:

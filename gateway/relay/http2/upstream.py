@@ -97,6 +97,7 @@ class Upstream(Connection[Half]):
         self.closed = True
         core = self.core
         core.deadlines.discard(self)
+        self.forget_unwritten()
         core.counters.header_hits += self._reader.hits
         core.counters.header_misses += self._reader.misses
         self._lose_calls(
@@ -229,13 +230,14 @@ class Upstream(Connection[Half]):
         call.active_s = self.core.deadlines.now_s
         if ends:
             self._finish(stream, call, UNSAID)
-            call.client.send_data(call, data, ends)
-            return
-        stream.held += size
+        else:
+            stream.held += size
         if call.client.send_data(call, data, ends):
             self.credit(stream, size)
-        elif size > len(data):
+            return
+        if size > len(data):
             self.credit(stream, size - len(data))
+        call.client.check_held(call)
 
     def on_run(self, stream_id: int, run: Run) -> bool:
         stream, payload = self.streams.get(stream_id), run.payload

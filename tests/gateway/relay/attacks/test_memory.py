@@ -6,11 +6,14 @@ Measured from outside, on a process of its own, over real sockets.
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from gateway.limits import KIB, MIB
+from gateway.relay.http2 import frames
+from gateway.relay.http2.headers import encode
+from tests.gateway.relay.attacks.h2_slice import grpc_growing
 from tests.gateway.relay.attacks.plane import Plane, allow_descriptors, identity, run
 
 pytestmark = pytest.mark.chaos
@@ -70,19 +73,25 @@ def test_idle_connections_that_were_used_cost_little():
     run(scenario())
 
 
-async def send_and_never_read(plane: Plane, receive_bytes: int) -> None:
+async def send_and_never_read(plane: Plane, receive_bytes: int, data: bytes, times: int) -> None:
     loop = asyncio.get_running_loop()
     sock = plane.socket(receive_bytes)
     try:
-        for _ in range(3):
-            await loop.sock_sendall(sock, GREEDY)
+        for _ in range(times):
+            await loop.sock_sendall(sock, data)
     except ConnectionError:
         pass  # cut off
 
 
-async def most_held(plane: Plane, receive_bytes: int) -> tuple[int, dict[str, Any]]:
+async def most_held(
+    plane: Plane,
+    receive_bytes: int,
+    data: bytes = GREEDY,
+    times: int = 3,
+    reached: dict[str, int] | None = None,
+) -> tuple[int, dict[str, Any]]:
     """
-    Let CLIENTS send until nothing moves any more.
+    Let CLIENTS send until the state has what was to be `reached` and nothing moves any more.
 
     Returns:
         The most resident memory seen meanwhile, in bytes, and the data plane's last state.
@@ -90,13 +99,15 @@ async def most_held(plane: Plane, receive_bytes: int) -> tuple[int, dict[str, An
     most, still, before = 0, 0, None
     async with asyncio.TaskGroup() as group:
         clients = [
-            group.create_task(send_and_never_read(plane, receive_bytes)) for _ in range(CLIENTS)
+            group.create_task(send_and_never_read(plane, receive_bytes, data, times))
+            for _ in range(CLIENTS)
         ]
         while still < 25:  # half a second
             state = await plane.state()
             most = max(most, plane.rss_bytes)
             now = (state["clients"], state["in_flight"], state["slab_bytes"])
-            still = still + 1 if now == before else 0
+            arrived = all(state[key] >= value for key, value in (reached or {}).items())
+            still = still + 1 if now == before and arrived else 0
             before = now
             await asyncio.sleep(0.02)
         for client in clients:
@@ -138,6 +149,73 @@ def test_with_less_memory_who_does_not_read_is_cut_off():
 
     allow_descriptors()
     run(scenario())
+
+
+GRPC_BODY: Final = 1_000_000
+GREEDY_GRPC_BYTES_MAX: Final = 1280 * MIB
+LIMIT_S: Final = 150.0
+"""Of a scenario that moves some gigabytes: the slices are Python as well."""
+GRPC_HEAD: Final = encode(
+    [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/inference.GRPCInferenceService/ModelInfer"),
+        (b":authority", b"a"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+    ]
+)
+
+
+def greedy_call() -> bytes:
+    """Return a client's first bytes: every window as large as may be, and a call of 1 MB."""
+    message = b"\0" + (GRPC_BODY - 5).to_bytes(4, "big") + b"\x0a\x01m\x3a"
+    body = message.ljust(GRPC_BODY, b"y")
+    out = [
+        frames.PREFACE,
+        frames.settings({frames.SETTING_INITIAL_WINDOW_SIZE: 2**31 - 1}),
+        frames.window_update(0, 2**31 - 1 - 65535),
+        frames.frame(frames.HEADERS, frames.END_HEADERS, 1, GRPC_HEAD),
+    ]
+    for start in range(0, GRPC_BODY, 16384):
+        piece = body[start : start + 16384]
+        last = frames.END_STREAM if start + 16384 >= GRPC_BODY else 0
+        out.append(frames.frame(frames.DATA, last, 1, piece))
+    return b"".join(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_grpc_clients_that_send_and_never_read_cannot_fill_the_memory():
+    """1,000 clients each send 1 MB to a slice that sends four times that back; none of them reads."""
+
+    async def scenario() -> None:
+        async with Plane(grpc_growing, grpc_growing, timeouts={"connect_s": 20}) as plane:
+            loaded = {"in_flight": CLIENTS}
+            most, state = await most_held(plane, 4096, greedy_call(), 1, loaded)
+            assert state["errors"] == []
+            assert most < GREEDY_GRPC_BYTES_MAX
+
+    allow_descriptors()
+    run(scenario(), LIMIT_S)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_with_less_memory_grpc_clients_that_do_not_read_are_cut_off():
+    """`buffered_bytes` holds: calls are refused or reset, or their connection ends."""
+    buffered_bytes = 64 * MIB
+
+    async def scenario() -> None:
+        limits = {"buffered_bytes": buffered_bytes}
+        async with Plane(grpc_growing, limits=limits, timeouts={"connect_s": 20}) as plane:
+            most, state = await most_held(plane, 4096, greedy_call(), 1)
+            assert state["limits"]["buffered_bytes"] > 0
+            assert state["buffered_bytes"] <= buffered_bytes
+            assert most < 100 * MIB + 1.5 * buffered_bytes + CLIENTS * UNCOUNTED_BYTES_EACH
+
+    allow_descriptors()
+    run(scenario(), LIMIT_S)
 
 
 def test_sockets_here_take_a_small_window():

@@ -281,3 +281,63 @@ def test_silent_connections_end(stage, make_stage):
     quiet.advance(6.0)
     assert all(client.closed for client in clients)
     assert not quiet.core.clients
+
+
+def answers_nobody_reads(stage, count, size=200_000):
+    """Let `count` clients ask for answers that they take nothing of; return their calls."""
+    calls = []
+    for _ in range(count):
+        client = stage.client(initial_window_size=0)
+        call = client.calls(INFER, message("m"), ends=True)
+        peer = next(p for p in stage.slices.values() if p.waiting())
+        served = peer.call()
+        served.sends_head(ANSWER_HEAD)
+        served.sends(b"x" * size)
+        calls.append(call)
+    return calls
+
+
+def test_answers_that_nobody_takes_are_cut_off_when_all_hold_too_much(make_stage):
+    """A window of nothing, on as many streams as there are: the newest is given up."""
+    stage = make_stage("a", "b", limits=Limits(buffered_bytes=500_000))
+    calls = answers_nobody_reads(stage, 3)
+    assert [call.reset_code for call in calls] == [None, None, CALM]
+    assert stage.counters.limits == {"buffered_bytes": 1}
+    assert stage.core.buffered_bytes <= 500_000
+    assert stage.client().infers().grpc_status is None
+
+
+def test_what_a_socket_does_not_take_counts_and_ends_its_connection(make_stage):
+    """Windows wide open, and nothing is read: it lies in the transport."""
+    stage = make_stage("a", "b", limits=Limits(buffered_bytes=500_000))
+    clients = [stage.client(initial_window_size=1 << 20) for _ in range(4)]
+    for client in clients:
+        client.conn.increment_flow_control_window(1 << 20)
+        call = client.calls(INFER, message("m"), ends=True)
+        client.stalls()
+        served = next(p for p in stage.slices.values() if p.waiting()).call()
+        served.sends_head(ANSWER_HEAD)
+        served.sends(b"x" * 150_000, frame_bytes=16384)
+        assert not call.ended
+    assert stage.core.buffered_bytes > 500_000
+    stage.advance(0.1)
+    assert stage.counters.limits == {"buffered_bytes": 1}
+    assert sum(client.closed for client in clients) == 1
+    assert 0 < stage.core.buffered_bytes <= 500_000
+    for client in clients:
+        if not client.closed:
+            client.stalls(False)
+    assert stage.core.buffered_bytes == 0
+
+
+def test_what_is_remembered_of_headers_is_bounded_by_what_they_stand_for(stage):
+    """A few bytes of references stand for a list of 60 KiB; a hundred of them for megabytes."""
+    client = stage.raw_client()
+    big = client.encoder.encode([*head(STATISTICS), (b"x-big", b"b" * 3000)])
+    client.sends(frame(HEADERS, 5, 1, big))
+    block = client.encoder.encode(head(STATISTICS))
+    for index in range(1, 60):
+        client.sends(frame(HEADERS, 5, 2 * index + 1, block + b"\xbe" * (index % 20)))
+    reader = client.downstream._reader
+    assert reader._known_bytes <= 32 * KIB
+    assert sum(len(each.block) for each in reader._known.values()) <= 32 * KIB
