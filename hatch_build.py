@@ -48,6 +48,7 @@ MODULES = (
     "gateway/relay/http2/headers.py",
     "gateway/relay/http2/links.py",
     "gateway/relay/http2/own_answers.py",
+    "gateway/relay/http2/runs.py",
     "gateway/relay/http2/replaying.py",
     "gateway/relay/http2/sticky.py",
     "gateway/relay/http2/stream.py",

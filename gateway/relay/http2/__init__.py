@@ -5,6 +5,7 @@ The HTTP/2 relay: gRPC frames from clients to slices and back.
     headers      sans-I/O: header blocks, judged once and remembered
     budget       sans-I/O: what a peer may make us do for nothing
     closed_streams  sans-I/O: tells a client's late frames from mistakes
+    runs         sans-I/O: DATA frames that are forwarded as they lie in memory
     own_answers  what the gateway answers by itself
     call         one call: a stream of a client joined to a stream of a slice
     connection   what both sides do: framing, settings, pings, windows, writing once a turn

@@ -17,10 +17,10 @@ from gateway.fleet.sequences import NO_SEQUENCE, TableFullError
 from gateway.fleet.slices import Slice
 from gateway.relay.http2 import frames
 from gateway.relay.http2.composing import collect
-from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import Request, with_timeout
 from gateway.relay.http2.own_answers import GRPC_HEAD, GRPC_OK, http_head, status_block
 from gateway.relay.http2.replaying import may_bind, pieces_of
+from gateway.relay.http2.runs import Run
 from gateway.relay.http2.sticky import Sticky
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
 from gateway.relay.quarantine import Suspect

@@ -19,7 +19,8 @@ from gateway.relay.http2.frames import (
     header_frames,
     pack_head,
 )
-from gateway.relay.http2.framing import FrameReader, Run
+from gateway.relay.http2.framing import FrameReader
+from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
 from gateway.relay.slabs import LARGE_BODY_BYTES, Receiver, SlabReader, Slabs
 

@@ -14,9 +14,9 @@ from gateway.relay.http2.closed_streams import ClosedStreams
 from gateway.relay.http2.composing import collect
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
-from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import BlockReader, MalformedError, Request, check_trailers, encode
 from gateway.relay.http2.own_answers import answer_here
+from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk, Stream
 from gateway.relay.router import BALANCED, BY_MESSAGE
 from gateway.relay.slabs import forget_reader

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import QUARANTINED, REPLAY_BUDGET, Fault
-from gateway.relay.http2.framing import Run
+from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk
 from gateway.relay.quarantine import BREAKS_WITHIN_S
 from gateway.relay.sequence_fields import PREFIX_BYTES

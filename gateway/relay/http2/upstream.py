@@ -12,9 +12,9 @@ from gateway.relay.http2 import frames
 from gateway.relay.http2.call import Call, Half
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
-from gateway.relay.http2.framing import Run
 from gateway.relay.http2.headers import UNSAID, Answer, BlockReader, MalformedError
 from gateway.relay.http2.replaying import is_movable, lose
+from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk, Stream
 from gateway.relay.slabs import Slabs
 
