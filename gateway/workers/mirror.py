@@ -32,6 +32,7 @@ def document(registry: SliceRegistry, columns: Mapping[str, int]) -> Document:
     policy = next(name for name, make in POLICIES.items() if make is registry.make_policy)
     return {
         "policy": policy,
+        "ready_when": registry.ready_when,
         "slices": [
             {
                 "spec": _spec_fields(member.spec),
@@ -98,6 +99,7 @@ class Mirror(SliceRegistry):
     def take_over(self, told: Document) -> None:
         """Become equal to the main process's registry, and tell the listeners what has changed."""
         events = self._slices(told["slices"])
+        self.ready_when = told["ready_when"]
         if told["policy"] != self._policy_name:
             self._policy_name = told["policy"]
             self.set_policy(self._shared(told["policy"]))

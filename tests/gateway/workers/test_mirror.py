@@ -8,6 +8,7 @@ import pytest
 from gateway.balance.policies import POLICIES
 from gateway.fleet.health import CheckResult, Order
 from gateway.fleet.outcomes import OK, SERVER_ERROR
+from gateway.fleet.readiness import ALL, is_ready
 from gateway.workers.mirror import Mirror, document, moods
 from gateway.workers.table import Table
 from tests.gateway.making import REFUSED, Fleet, live, make_spec
@@ -125,6 +126,16 @@ def test_the_last_request_here_tells_who_waits_for_that(pair: Pair) -> None:
     member.on_idle.append(lambda: told.append("idle"))
     member.end()
     assert told == ["idle"]
+
+
+def test_when_the_server_is_ready_follows(pair: Pair) -> None:
+    pair.fleet.registry.ready_when = ALL
+    pair.tell()
+    assert is_ready(pair.mirror)
+    pair.fleet.registry.record(pair.fleet["s0"], REFUSED)
+    pair.tell()
+    assert not is_ready(pair.mirror)
+    assert pair.mirror.everywhere.members
 
 
 def test_the_policy_follows(pair: Pair) -> None:
