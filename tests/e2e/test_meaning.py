@@ -87,13 +87,13 @@ def is_busy(triton: RealTriton, model: str) -> bool:
 
 @judges("GET /v2/health/live", "ServerLive")
 def test_the_server_is_live(phase: Phase) -> None:
-    assert phase.http("GET", "/v2/health/live") == HttpSaid(200, "", b"")
+    assert phase.http("GET", "/v2/health/live") == HttpSaid(200, "text/plain", b"")
     assert phase.grpc("ServerLive", pb.ServerLiveRequest()).message.live
 
 
 @judges("GET /v2/health/ready", "ServerReady", "/grpc.health.v1.Health/Check")
 def test_the_server_is_ready(phase: Phase) -> None:
-    assert phase.http("GET", "/v2/health/ready") == HttpSaid(200, "", b"")
+    assert phase.http("GET", "/v2/health/ready") == HttpSaid(200, "text/plain", b"")
     assert phase.grpc("ServerReady", pb.ServerReadyRequest()).message.ready
     with grpc.insecure_channel(phase.three.address) as channel:
         assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"") == b"\x08\x01"  # SERVING
