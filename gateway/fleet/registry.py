@@ -116,7 +116,7 @@ class SliceRegistry:
         pool = self.pools.get(key)
         if pool is not None and (pool.members or pool.trials or pool.reserve):
             return pool
-        if pool is not None and pool.sequences is not None and pool.sequences.live:
+        if pool is not None and pool.sequences is not None and pool.sequences.has_live:
             return pool  # on slices that take nothing else
         return self.calls if key.startswith("call") else self.everywhere
 
@@ -272,6 +272,8 @@ class SliceRegistry:
     def _sequences_changed(self) -> None:
         for key, pool in self.pools.items():
             pool.sequences = self.sequences.of_pool(key)
+        for callback in self.on_publish:
+            callback()
 
     def _fill(self, pool: SlicePool, candidates: list[Candidate]) -> None:
         members: list[Slice] = []

@@ -41,6 +41,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 LOADED = [*models.MODELS, "slow", "identity"]
 A = np.arange(16, dtype=np.int32).reshape(1, 16)
 B = np.ones((1, 16), np.int32)
+CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress, "deflate": zlib.compress, "br": bytes,
+}  # fmt: skip
 VALUES = [11, 7, 5, 3, 2, 0, 1]
 
 
@@ -628,15 +631,11 @@ def heads(server: Server) -> Any:
         ("DELETE", "/v2/models/simple", None), ("PUT", "/v2/health/live", None),
     ):  # fmt: skip
         plain = json.dumps(document).encode() if document is not None else b""
-        for coding, body in (
-            ("", plain), ("gzip", gzip.compress(plain)), ("deflate", zlib.compress(plain)),
-            ("br", plain),
-        ):  # fmt: skip
-            headers = {"Accept-Encoding": coding or "identity"}
-            if not target.endswith("/infer"):
-                body = plain  # Triton opens no other; the gateway does
-            elif coding:
+        for coding in ("", "gzip", "deflate", "br"):
+            headers, body = {"Accept-Encoding": coding or "identity"}, plain
+            if coding and target.endswith("/infer"):  # Triton opens no other; the gateway does
                 headers["Content-Encoding"] = coding
+                body = CODINGS[coding](plain)
             connection.request(method, target, body if document is not None else None, headers)
             answer = connection.getresponse()
             said = answer.read()
