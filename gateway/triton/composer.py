@@ -201,6 +201,7 @@ class Composer:
 
     async def prepare(self, member: Slice) -> str:
         """Bring a slice that is out to the state of the others; return why that failed, or ""."""
+        await self._journal.refresh()
         revision = self._journal.revision
         try:
             await replay(self._journal, self._asker, member.spec, self._timeouts)
