@@ -391,18 +391,21 @@ def explicit_contents(server: Server) -> Any:
     told: list[Any] = []
     with grpc.insecure_channel(server.grpc) as channel:
 
-        def call(rpc: str, request: Any) -> Any:
+        def call(rpc: str, request: Any, **how: Any) -> Any:
             done = channel.unary_unary(
                 SERVICE.decode() + rpc,
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=getattr(pb, f"{rpc}Response").FromString,
             )
-            return done(request, timeout=30)
+            return done(request, timeout=30, **how)
 
         for rpc in ("ServerLive", "ServerReady", "ServerMetadata"):
             told.append(call(rpc, getattr(pb, f"{rpc}Request")()))
         for rpc in ("ModelReady", "ModelMetadata", "ModelConfig"):
             told.append(call(rpc, getattr(pb, f"{rpc}Request")(name="simple", version="1")))
+        for coding in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            asked = pb.RepositoryIndexRequest(repository_name="", ready=True)
+            told.append(call("RepositoryIndex", asked, compression=coding))
         for model, kind, contents in (
             ("simple", "INT32", {"int_contents": range(16)}),
             ("simple_int8", "INT8", {"int_contents": range(16)}),
