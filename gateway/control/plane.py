@@ -52,6 +52,7 @@ class ControlPlane:
         security: Security | None = None,
     ) -> None:
         self._registry = registry
+        registry.ready_when = config.triton.ready
         self._settings = config.health
         self._tasks = Tasks()
         self._events = EventLog()
@@ -140,6 +141,9 @@ class ControlPlane:
         self._checker.configure(config.health)
         self._registry.set_thresholds(config.health.thresholds())
         self._registry.ejector.settings = config.ejection.values()
+        if self._registry.ready_when != config.triton.ready:
+            self._registry.ready_when = config.triton.ready
+            self._registry.publish()  # the workers are told
         self._keeper.reconfigure(config.balancing.policy)
 
     def use_composer(self, preparer: Preparer, slice_metrics: Callable[[], Awaitable[str]]) -> None:

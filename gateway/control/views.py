@@ -7,6 +7,7 @@ from typing import Any
 from gateway.fleet.health import DISABLED, DRAINED, ENABLED, UP, Order
 from gateway.fleet.histogram import Histogram
 from gateway.fleet.lifecycle import DUE, EJECTED, FREE
+from gateway.fleet.readiness import is_ready
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.fleet.tally import Tally
@@ -80,11 +81,13 @@ def readiness(registry: SliceRegistry, shutting_down: bool) -> tuple[bool, dict[
     """Return whether the gateway can serve, and the answer to `GET /readyz`."""
     routable = len(registry.everywhere.members)
     total = len(registry.slices)
-    ready = routable > 0 and not shutting_down
+    ready = is_ready(registry) and not shutting_down
     if shutting_down:
         why = "the gateway is shutting down"
     elif routable:
         why = f"{routable} of {total} slices can serve"
+        if not ready:
+            why += ", and `triton.ready` asks for all that are enabled"
     elif total:
         states = sorted(f"{member.name} is {member.state.value}" for member in _some(registry))
         why = f"none of {total} slices can serve: {', '.join(states)}"

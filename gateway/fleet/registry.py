@@ -17,6 +17,7 @@ from gateway.fleet.health import DOWN, ENABLED, UNKNOWN, CheckResult, Health, Or
 from gateway.fleet.latency import LatencyWatch
 from gateway.fleet.lifecycle import ALL, DUE, MODEL, NONE, ONE, RESERVE, Traffic, least
 from gateway.fleet.pools import Policy, SlicePool, Trial
+from gateway.fleet.readiness import ANY
 from gateway.fleet.sequences import SequenceTables
 from gateway.fleet.slices import CHARGE_DECAY_S, Slice
 from gateway.fleet.tally import Tally
@@ -73,7 +74,8 @@ class SliceRegistry:
     round robin stays even whatever else is asked in between. Keys exist only for models that a
     slice has reported, so a client cannot make new ones.
 
-    `sequences` is told which models batch sequences, and has their tables.
+    `sequences` is told which models batch sequences, and has their tables. `ready_when` says when
+    all of it is ready as one server, see gateway.fleet.readiness.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class SliceRegistry:
         self.recorders: list[Callable[[Change], None]] = []
         self.on_publish: list[Callable[[], None]] = []
         self.panicking = False
+        self.ready_when = ANY
         self.ejector = Ejector(self, ejection or EjectionSettings(), chance)
         self._latencies = LatencyWatch(self.ejector)
         self._untold: deque[Change] = deque()
@@ -113,7 +116,7 @@ class SliceRegistry:
         pool = self.pools.get(key)
         if pool is not None and (pool.members or pool.trials or pool.reserve):
             return pool
-        if pool is not None and pool.sequences is not None and pool.sequences.live:
+        if pool is not None and pool.sequences is not None and pool.sequences.has_live:
             return pool  # on slices that take nothing else
         return self.calls if key.startswith("call") else self.everywhere
 
@@ -269,6 +272,8 @@ class SliceRegistry:
     def _sequences_changed(self) -> None:
         for key, pool in self.pools.items():
             pool.sequences = self.sequences.of_pool(key)
+        for callback in self.on_publish:
+            callback()
 
     def _fill(self, pool: SlicePool, candidates: list[Candidate]) -> None:
         members: list[Slice] = []

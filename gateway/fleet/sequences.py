@@ -47,16 +47,18 @@ class LiveSequence:
 
     Attributes:
         in_flight: Its requests that are not answered yet.
+        noted_ns: Its newest note, where several processes share a table.
         used_s: When its last request came or was answered.
         ending: Its END has been sent.
     """
 
-    __slots__ = ("ending", "id", "in_flight", "member", "used_s")
+    __slots__ = ("ending", "id", "in_flight", "member", "noted_ns", "used_s")
 
     def __init__(self, sequence_id: SequenceId, member: Slice, now_s: float) -> None:
         self.id = sequence_id
         self.member = member
         self.in_flight = 0
+        self.noted_ns = 0
         self.used_s = now_s
         self.ending = False
 
@@ -85,6 +87,11 @@ class SequenceTable:
         self.counts: dict[Slice, int] = {}
         self._live_max = live_max
         self._swept_s = 0.0
+
+    @property
+    def has_live(self) -> bool:
+        """Some slice that takes no new ones may have to go on with a sequence."""
+        return bool(self.live)
 
     def find(self, fields: SequenceFields, now_s: float) -> LiveSequence | None:
         """Return the sequence that a request belongs to; None when none is live."""
@@ -136,9 +143,15 @@ class SequenceTable:
         sequence.used_s = now_s
         if sequence.ending and not sequence.in_flight and self._has(sequence):
             self._drop(sequence)
+            self._ended(sequence)
 
     def adopt(self, fields: SequenceFields, member: Slice, now_s: float) -> None:
-        """A request is on its way to `member` inside a stream, whose answers nobody looks into."""
+        """
+        A request is on its way to `member` inside a stream, whose answers nobody looks into.
+
+        Raises:
+            TableFullError: A new sequence finds no room. It goes on all the same, in its stream.
+        """
         if not is_sequence(fields):
             return
         sequence = self.find(fields, now_s)
@@ -153,6 +166,7 @@ class SequenceTable:
         self._use(sequence, fields, now_s)
         if sequence.ending and not sequence.in_flight:
             self._drop(sequence)
+            self._ended(sequence)
 
     def drop_slice(self, member: Slice) -> None:
         """The slice has lost its sequences: whoever goes on with one gets Triton's own error."""
@@ -191,6 +205,13 @@ class SequenceTable:
     def _use(self, sequence: LiveSequence, fields: SequenceFields, now_s: float) -> None:
         sequence.used_s = now_s
         sequence.ending = fields.ends or (sequence.ending and not fields.starts)
+        self._noted(sequence)
+
+    def _noted(self, sequence: LiveSequence) -> None:
+        """A request of the sequence is about to be sent: whoever else must know is told."""
+
+    def _ended(self, sequence: LiveSequence) -> None:
+        """Its END has been answered; it is in the table no more."""
 
     def _drop(self, sequence: LiveSequence) -> None:
         del self.live[type(sequence.id), sequence.id]
@@ -207,10 +228,17 @@ class SequenceTables:
 
     Args:
         changed: Called when models get tables or lose them: pools must be told.
+        make_table: Makes the table of a model, whose sequences are idle for so many seconds at most.
     """
 
-    def __init__(self, now_s: Callable[[], float], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        now_s: Callable[[], float],
+        changed: Callable[[], None],
+        make_table: Callable[[str, float], SequenceTable] = lambda _, idle_s: SequenceTable(idle_s),
+    ) -> None:
         self.by_model: dict[str, SequenceTable] = {}
+        self._make_table = make_table
         self._now_s = now_s
         self._changed = changed
         self._swept_s = 0.0
@@ -223,10 +251,11 @@ class SequenceTables:
                 del self.by_model[model]
                 self._changed()
         elif table is None:
-            self.by_model[model] = SequenceTable(idle_s)
+            self.by_model[model] = self._make_table(model, idle_s)
             self._changed()
-        else:
+        elif table.idle_s != idle_s:
             table.idle_s = idle_s
+            self._changed()
 
     def of_pool(self, key: str) -> SequenceTable | None:
         """Return the table of a pool's model, for pools of inference."""

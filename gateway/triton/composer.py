@@ -28,7 +28,6 @@ from gateway.triton.asking import SliceAsker
 from gateway.triton.calls import GrpcAnswer, Header, HttpAnswer, Question
 from gateway.triton.changing import Changing
 from gateway.triton.crew import CallTimeouts, Crew
-from gateway.triton.envelope import EnvelopeError, opened
 from gateway.triton.forms import Answer, Form
 from gateway.triton.grpc_form import GrpcForm
 from gateway.triton.http_form import HttpForm
@@ -135,16 +134,6 @@ class Composer:
         assert isinstance(told, GrpcAnswer), "answered in another protocol"
         return told
 
-    async def grpc_frame(
-        self, path: bytes, metadata: list[Header], frame: bytes, timeout_s: float | None
-    ) -> GrpcAnswer:
-        """Answer as `grpc` does; `frame` is all that came on the stream, compressed or not."""
-        try:
-            message = opened(frame, metadata)
-        except EnvelopeError as error:
-            return GrpcAnswer(error.status, str(error), b"")
-        return await self.grpc(path, metadata, message, timeout_s)
-
     async def _guarded(self, question: Question, form: Form) -> Answer:
         try:
             return await self._answer(question, form)
@@ -201,6 +190,7 @@ class Composer:
 
     async def prepare(self, member: Slice) -> str:
         """Bring a slice that is out to the state of the others; return why that failed, or ""."""
+        await self._journal.refresh()
         revision = self._journal.revision
         try:
             await replay(self._journal, self._asker, member.spec, self._timeouts)

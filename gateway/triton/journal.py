@@ -13,24 +13,30 @@ The file is JSON and belongs to the gateway:
      "regions_known": true, "logging": {"log_verbose_level": 1}, "trace": {"": {"trace_rate": "5"}}}
 
 `unload` comes before `load`: a load alone does not undo an earlier one's override.
+
+A gateway and the one that replaces it share the file for a while: what has changed here and is not
+written yet is carried out anew on what the other one has written.
 """
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from contract.files import set_aside, write_atomically
+from contract.files import set_aside
+from gateway.triton.journal_file import BYTES_MAX, JournalFile
 
 log = structlog.get_logger()
 
 VERSION: Final = 1
-FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 MODELS_MAX: Final = 4096
 REGIONS_MAX: Final = 16384
+UNWRITTEN_MAX: Final = 4096
+"""Changes that are carried out anew, when the file cannot be written for long."""
 SAVED_PARAMETERS_MAX: Final = 32 * 1024 * 1024
 """Characters of one load's parameters (whole model files may be among them) that are written to
 disk; larger ones are kept in memory only."""
@@ -92,51 +98,73 @@ class Journal:
         self.regions_known = False
         self.logging: Settings = {}
         self.trace: dict[str, Settings] = {}
+        self._file = JournalFile(path)
         self._writing = asyncio.Lock()
-        self._written = 0
+        self._unwritten: list[Callable[[], None]] = []
+        self._too_large: dict[str, ModelState] = {}
 
     # --- what has happened ------------------------------------------------------------------
 
     def loaded(self, model: str, parameters: dict[str, object], failed_on: tuple[str, ...]) -> Load:
         """A plain load after one with overrides leaves the overrides in force, as in Triton."""
-        state = self.models.setdefault(model, ModelState())
-        if not parameters and state.load is not None:
-            parameters = state.load.parameters
-        load = state.load = Load(parameters, failed_on)
-        self._drop_oldest(self.models, MODELS_MAX)
-        self.revision += 1
+        load = Load(parameters, failed_on)
+
+        def change() -> None:
+            state = self.models.setdefault(model, ModelState())
+            if not parameters and state.load is not None:
+                load.parameters = state.load.parameters
+            state.load = load
+            self._drop_oldest(self.models, MODELS_MAX)
+
+        self._make(change)
         return load
 
     def unloaded(self, model: str, parameters: dict[str, object]) -> None:
-        self.models.pop(model, None)  # to the end: it is the newest
-        self.models[model] = ModelState(unload=parameters)
-        self._drop_oldest(self.models, MODELS_MAX)
-        self.revision += 1
+        def change() -> None:
+            self.models.pop(model, None)  # to the end: it is the newest
+            self.models[model] = ModelState(unload=parameters)
+            self._drop_oldest(self.models, MODELS_MAX)
+
+        self._make(change)
 
     def registered(self, region: str, description: dict[str, object]) -> None:
-        self.regions[region] = description
-        self.regions_known = True
-        self._drop_oldest(self.regions, REGIONS_MAX)
-        self.revision += 1
+        def change() -> None:
+            self.regions[region] = description
+            self.regions_known = True
+            self._drop_oldest(self.regions, REGIONS_MAX)
+
+        self._make(change)
 
     def unregistered(self, region: str) -> None:
         """`region` is gone; "" for all of them."""
-        if region:
-            self.regions.pop(region, None)
-        else:
-            self.regions.clear()
-        self.regions_known = True
-        self.revision += 1
+
+        def change() -> None:
+            if region:
+                self.regions.pop(region, None)
+            else:
+                self.regions.clear()
+            self.regions_known = True
+
+        self._make(change)
 
     def logging_set(self, settings: Settings) -> None:
-        self.logging.update({k: v for k, v in settings.items() if k in LOG_SETTINGS})
-        self.revision += 1
+        kept = {k: v for k, v in settings.items() if k in LOG_SETTINGS}
+        self._make(lambda: self.logging.update(kept))
 
     def trace_set(self, model: str, settings: Settings) -> None:
         kept = {k: v for k, v in settings.items() if k in TRACE_SETTINGS}
-        self.trace.setdefault(model, {}).update(kept)
-        self._drop_oldest(self.trace, MODELS_MAX)
+
+        def change() -> None:
+            self.trace.setdefault(model, {}).update(kept)
+            self._drop_oldest(self.trace, MODELS_MAX)
+
+        self._make(change)
+
+    def _make(self, change: Callable[[], None]) -> None:
+        change()
         self.revision += 1
+        self._unwritten.append(change)
+        del self._unwritten[:-UNWRITTEN_MAX]
 
     @property
     def is_empty(self) -> bool:
@@ -152,13 +180,10 @@ class Journal:
     def read(self) -> None:
         """Take over what an earlier run has kept. A file that is not ours is set aside."""
         try:
-            with self.path.open("rb") as file:
-                data = file.read(FILE_BYTES_MAX + 1)
-            if len(data) > FILE_BYTES_MAX:
-                raise JournalError(f"larger than {FILE_BYTES_MAX} bytes")
+            data = self._file.read_if_newer()
+            if data is None:
+                return
             self.restore(data)
-        except FileNotFoundError:
-            return
         except OSError as error:
             log.error("journal.not_read", path=str(self.path), reason=error.strerror)
         except JournalError as error:
@@ -170,27 +195,62 @@ class Journal:
             )  # fmt: skip
         if not self.is_empty:
             self.revision += 1
-            self._written = self.revision
+
+    async def refresh(self) -> None:
+        """Take over what another gateway has written meanwhile; the journal stays when it cannot."""
+        if not self._file.is_newer:
+            return
+        async with self._writing:
+            try:
+                self._merge(await asyncio.to_thread(self._file.read_if_newer))
+            except OSError as error:
+                log.error("journal.not_read", path=str(self.path), reason=error.strerror)
 
     async def save(self) -> None:
         """Write the file if it is behind; failing is logged, the journal in memory counts."""
         async with self._writing:
-            if self._written == self.revision:
+            if not self._unwritten:
                 return
-            revision, text = self.revision, self.dump()
             try:
-                await asyncio.to_thread(write_atomically, self.path, text)
+                self._merge(await asyncio.to_thread(self._file.begin))
+                count, text = len(self._unwritten), self.dump()
+                await asyncio.to_thread(self._file.commit, text)
+                del self._unwritten[:count]
             except OSError as error:
                 log.error(
                     "journal.not_written", path=str(self.path), reason=error.strerror,
                     hint="a restart of the gateway would forget the last change",
                 )  # fmt: skip
-                return
-            self._written = revision
+            finally:
+                self._file.release()
+
+    def _merge(self, data: bytes | None) -> None:
+        """Carry out what is not written yet on what somebody else has written."""
+        if data is None:
+            return
+        try:
+            self.restore(data)
+        except JournalError as error:
+            log.error("journal.refused", path=str(self.path), reason=str(error),
+                      hint="it will be replaced by what this gateway knows")  # fmt: skip
+            return
+        for name, state in self._too_large.items():
+            found = self.models.get(name)
+            if found is not None and found.load is None and found.unload == state.unload:
+                self.models[name] = state
+        for change in self._unwritten:
+            change()
+        self.revision += 1
+        log.info("journal.taken_over", path=str(self.path))
 
     def dump(self) -> str:
         """Return the file's text."""
         models = {name: _model_out(name, state) for name, state in self.models.items()}
+        self._too_large = {
+            name: state
+            for name, state in self.models.items()
+            if state.load is not None and "load" not in models[name]
+        }
         document = {
             "version": VERSION,
             "models": models,
@@ -203,6 +263,8 @@ class Journal:
 
     def restore(self, data: bytes) -> None:
         """Take over a file's content. Raises JournalError, and changes nothing then."""
+        if len(data) > BYTES_MAX:
+            raise JournalError(f"larger than {BYTES_MAX} bytes")
         try:
             document = json.loads(data)
             if document["version"] != VERSION:

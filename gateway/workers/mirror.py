@@ -11,12 +11,15 @@ from typing import Any, Final
 
 from contract.slice_spec import Endpoint, SliceSpec
 from gateway.balance.policies import POLICIES, OverWorkers
-from gateway.fleet.health import DISABLED, Health, Order, Thresholds
+from gateway.fleet.health import DISABLED, UP, Health, Order, Thresholds
 from gateway.fleet.outcomes import OK, REJECTED
 from gateway.fleet.pools import Policy, Trial
 from gateway.fleet.registry import SliceRegistry
+from gateway.fleet.sequences import SequenceTables
 from gateway.fleet.slices import CHARGE_MAX, SharedSlice, Slice
 from gateway.fleet.tally import Tally
+from gateway.workers.board import Board
+from gateway.workers.sequences import SharedSequenceTable
 from gateway.workers.table import Table
 
 Document = dict[str, Any]
@@ -32,6 +35,8 @@ def document(registry: SliceRegistry, columns: Mapping[str, int]) -> Document:
     policy = next(name for name, make in POLICIES.items() if make is registry.make_policy)
     return {
         "policy": policy,
+        "ready_when": registry.ready_when,
+        "sequences": {model: table.idle_s for model, table in registry.sequences.by_model.items()},
         "slices": [
             {
                 "spec": _spec_fields(member.spec),
@@ -78,13 +83,15 @@ class Mirror(SliceRegistry):
     A worker's registry: pools as it is told, counts in shared memory.
 
     Args:
-        row: The worker's row of `table`.
+        board: Where the workers' sequences are noted.
+        row: The worker's row of `table`, and its part of `board`.
         report: Sends a message to the main process.
     """
 
     def __init__(
         self,
         table: Table,
+        board: Board,
         row: int,
         now_s: Callable[[], float],
         report: Callable[[Document], None],
@@ -93,11 +100,20 @@ class Mirror(SliceRegistry):
         self._row = table.rows[row]
         self._report = report
         self._policy_name = ""
+        self._by_column: dict[int, Slice] = {}
         super().__init__(self._shared(next(iter(POLICIES))), Thresholds(), now_s)
+        self.listeners.remove(self.sequences)
+        self.sequences = SequenceTables(
+            now_s,
+            self._sequences_changed,
+            lambda model, idle_s: SharedSequenceTable(model, idle_s, board, row, self._holder),
+        )
+        self.listeners.append(self.sequences)
 
     def take_over(self, told: Document) -> None:
         """Become equal to the main process's registry, and tell the listeners what has changed."""
         events = self._slices(told["slices"])
+        self.ready_when = told["ready_when"]
         if told["policy"] != self._policy_name:
             self._policy_name = told["policy"]
             self.set_policy(self._shared(told["policy"]))
@@ -111,6 +127,9 @@ class Mirror(SliceRegistry):
             if found != pool.members:
                 pool.members = found
             pool.reserve = tuple(members[i] for i in names["reserve"])
+        followed: dict[str, float] = told["sequences"]
+        for model in {*self.sequences.by_model, *followed}:
+            self.sequences.follow(model, followed.get(model))
         self.take_moods(told["moods"])
         for member, event, reason in events:
             self.tell(member, event, reason)
@@ -150,6 +169,13 @@ class Mirror(SliceRegistry):
         for pool in self.pools.values():
             pool.trials = tuple(trial for trial in pool.trials if trial.member is not member)
 
+    def _holder(self, model: str, column: int) -> Slice | None:
+        """Return the slice that may have sequences of `model`, by its column."""
+        member = self._by_column.get(column)
+        if member is None or member.health.health is not UP:
+            return None
+        return member if model in (member.models or ()) else None
+
     def _shared(self, policy: str) -> Callable[[], Policy]:
         return lambda: OverWorkers(POLICIES[policy](), self._table.sums)
 
@@ -157,6 +183,7 @@ class Mirror(SliceRegistry):
         """Make the slices those told, and return (slice, event, reason) for each change."""
         events: list[tuple[Slice, str, str]] = []
         before, self.slices = self.slices, {}
+        self._by_column = {}
         for entry in told:
             spec = _spec(entry["spec"])
             member = before.pop(spec.name, None)
@@ -168,7 +195,7 @@ class Mirror(SliceRegistry):
             elif member.spec != spec:
                 member.spec, member.weight = spec, spec.weight
                 events.append((member, "changed", "configuration changed"))
-            self.slices[spec.name] = member
+            self.slices[spec.name] = self._by_column[entry["column"]] = member
             events += [(member, event, entry["reason"]) for event in _update(member, entry)]
         for gone in before.values():
             gone.order = DISABLED
@@ -203,7 +230,10 @@ def _update(member: Slice, entry: Document) -> list[str]:
         record.health, record.hung, record.reason = health, entry["hung"], entry["reason"]
         events.append("health")
     models = entry["models"]
-    member.models = models and {name: tuple(versions) for name, versions in models.items()}
+    models = models and {name: tuple(versions) for name, versions in models.items()}
+    if member.models != models:
+        member.models = models
+        events.append("models")
     member.failed_at_s = max(member.failed_at_s, entry["failed_at_s"])
     return events
 

@@ -21,6 +21,7 @@ from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
 from gateway.relay.composed import Composer
 from gateway.workers import totals
+from gateway.workers.board import Board
 from gateway.workers.composing import Desk
 from gateway.workers.doors import Doors, divided_among, flat
 from gateway.workers.mirror import document, moods
@@ -68,6 +69,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._count = config.workers
         self._table = Table(self._count)
+        self._board = Board(self._count)
         self._columns = Columns()
         self._doors: Doors
         self._tasks = Tasks()
@@ -149,6 +151,7 @@ class Supervisor:
         with contextlib.suppress(ValueError):
             self._registry.on_publish.remove(self._publish)
         self._table.close()
+        self._board.close()
 
     # --- one worker after the other -----------------------------------------------------------
 
@@ -182,7 +185,9 @@ class Supervisor:
         process = Process(index, self._said, self._quiet)
         try:
             with theirs:
-                inherited = [theirs.fileno(), self._table.number, *flat(doors)]
+                inherited = [
+                    theirs.fileno(), self._table.number, self._board.number, *flat(doors)
+                ]  # fmt: skip
                 await process.start(ours, await spawn(theirs.fileno(), inherited))
         except BaseException:
             ours.close()
@@ -193,7 +198,7 @@ class Supervisor:
         process.channel.send(
             {
                 "do": "start", "index": index, "workers": self._count,
-                "table": self._table.number, "doors": doors, "fleet": self._document(),
+                "table": self._table.number, "board": self._board.number, "doors": doors, "fleet": self._document(),
                 **self._config_text(),
             }
         )  # fmt: skip

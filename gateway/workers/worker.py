@@ -23,6 +23,7 @@ from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
 from gateway.tls import ALPN_DATA, LiveContext, TlsError, read
 from gateway.workers import doors
+from gateway.workers.board import Board
 from gateway.workers.channel import Channel, Message
 from gateway.workers.composing import RemoteComposer
 from gateway.workers.data_plane import DataPlane
@@ -126,7 +127,8 @@ class Worker:
         self._row = message["index"]
         self._table = Table(message["workers"], message["table"])
         self._doors = Doors(doors.opened(message["doors"]))
-        self._fleet = Mirror(self._table, self._row, self._loop.time, self._event)
+        board = Board(message["workers"], message["board"])
+        self._fleet = Mirror(self._table, board, self._row, self._loop.time, self._event)
         if config.tls is not None:
             self._tls = LiveContext.of(read(config.tls.files, ALPN_DATA))
         self._plane = DataPlane(
@@ -213,6 +215,7 @@ class Worker:
 
     def _report_later(self) -> None:
         self._report()
+        self._fleet.sequences.tick(self._loop.time())
         self._timer = self._loop.call_later(REPORT_S, self._report_later)
 
     # --- the end ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from time import monotonic
 
 from gateway.errors import NO_SLICE, OVERLOADED, SHUTTING_DOWN, SLICE_LOST, Fault
 from gateway.fleet.outcomes import CONNECT_FAILED, REJECTED
+from gateway.fleet.readiness import is_ready
 from gateway.fleet.sequences import LiveSequence, SequenceTable
 from gateway.fleet.slices import Slice
 from gateway.relay.forwarding import Origin
@@ -21,7 +22,7 @@ from gateway.relay.http1.answer_head import AnswerHead
 from gateway.relay.http1.body import ChunkedBody
 from gateway.relay.http1.grammar import CHUNKED
 from gateway.relay.http1.head import RequestHead
-from gateway.relay.http1.own_answers import CONTINUE, fault_answer, own_answer
+from gateway.relay.http1.own_answers import CONTINUE, fault_answer, health_answer
 from gateway.relay.http1.shared import Shared
 from gateway.relay.http1.stock import Stock
 from gateway.relay.http1.upstream import Upstream
@@ -287,12 +288,10 @@ class Exchange:
         if core.draining:
             self.fail(SHUTTING_DOWN)
             return
-        ready = head.route.kind is LIVE or core.registry.everywhere.members
+        good = head.route.kind is LIVE or is_ready(core.registry)
         if self.body_left:
             self.closing = True
-        self.transport.write(
-            own_answer(200 if ready else 400, http10=head.http10, keep_alive=not self.closing)
-        )
+        self.transport.write(health_answer(good, http10=head.http10, keep_alive=not self.closing))
         self.let_go()
         self.end_request()
 

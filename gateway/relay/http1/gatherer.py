@@ -7,7 +7,7 @@ is in quarantine, and for no other request.
 
 from typing import TYPE_CHECKING
 
-from gateway.errors import BAD_REQUEST, COMPOSER_FAILED, OVERLOADED, QUARANTINED
+from gateway.errors import BAD_REQUEST, COMPOSER_FAILED, NO_SLICE, OVERLOADED, QUARANTINED
 from gateway.fleet.outcomes import REJECTED
 from gateway.fleet.pools import SlicePool
 from gateway.fleet.sequences import TableFullError
@@ -80,7 +80,7 @@ class Gatherer(Replayer):
         self.update_reading()
 
     def _bind_by_sequence(self, pool: SlicePool) -> None:
-        request, kept, table = self.request, self.kept, pool.sequences
+        request, kept, table, core = self.request, self.kept, pool.sequences, self.shared.core
         assert request is not None, "no request"
         assert kept is not None, "its body is gone"
         assert table is not None, "not a model of sequences"
@@ -96,7 +96,12 @@ class Gatherer(Replayer):
             self.fail(OVERLOADED.because("too many live sequences of one model"))
             return
         if self.sequence is None:
-            super().bind()
+            # Whoever belongs to no sequence is told so by a slice.
+            target = pool.pick() or core.registry.everywhere.pick()
+            if target is None:
+                self.fail(NO_SLICE)
+            else:
+                self.go_to(target)
             return
         self.table = table
         self.plain = False

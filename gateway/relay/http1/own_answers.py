@@ -17,12 +17,11 @@ def own_answer(
     http10: bool = False,
     keep_alive: bool = True,
     is_head: bool = False,
+    kind: bytes = b"application/json",
 ) -> bytes:
-    """Return a whole answer; `body` is JSON."""
+    """Return a whole answer; `kind` is what `body` is."""
     parts = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())]
-    if body:
-        parts.append(b"Content-Type: application/json\r\n")
-    parts.append(b"Content-Length: %d\r\n" % len(body))
+    parts.append(b"Content-Type: %s\r\nContent-Length: %d\r\n" % (kind, len(body)))
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         parts.append(_RETRY_AFTER)
     if not keep_alive:
@@ -33,6 +32,13 @@ def own_answer(
     if not is_head:
         parts.append(body)
     return b"".join(parts)
+
+
+def health_answer(good: bool, *, http10: bool, keep_alive: bool) -> bytes:
+    """Return the answer that says whether the server is live, or ready, in Triton's form."""
+    return own_answer(
+        200 if good else 400, http10=http10, keep_alive=keep_alive, kind=b"text/plain"
+    )
 
 
 def composed_answer(answer: HttpAnswer, *, http10: bool, keep_alive: bool, is_head: bool) -> bytes:

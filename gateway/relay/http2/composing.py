@@ -1,19 +1,14 @@
 """Composed calls over HTTP/2: collected whole, answered by the composer. See relay/composed.py."""
 
-import zlib
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from gateway import errors
-from gateway.limits import MIB
 from gateway.relay.composed import GrpcAnswer
+from gateway.relay.http2.envelope import EnvelopeError, opened
 from gateway.relay.http2.stream import Chunk
-from gateway.relay.sequence_fields import PREFIX_BYTES, inflate
 
 if TYPE_CHECKING:
     from gateway.relay.http2.call import Call
-
-OPENED_BYTES_MAX: Final = 16 * MIB
-"""Of a message that was compressed: inflating holds up everybody else."""
 
 
 def collect(call: "Call") -> None:
@@ -36,8 +31,10 @@ def _answer(call: "Call", data: bytes) -> None:
     core = call.client.core
     composer = core.composer
     assert composer is not None, "collected for nobody"
-    message = _message(call, data)
-    if message is None:
+    try:
+        message = opened(data, call.request.metadata)
+    except EnvelopeError as error:
+        call.fail(error.fault)
         return
     if len(core.composed) >= core.limits.composed_calls:
         core.counters.limit("composed_calls")
@@ -57,22 +54,3 @@ def _tell(call: "Call", answer: GrpcAnswer | None) -> None:
         call.answer_status(answer.status, answer.details)
     else:
         call.answer_message(answer.message)
-
-
-def _message(call: "Call", data: bytes) -> bytes | None:
-    """Return the one message that a unary call has; None when it has none and that is answered."""
-    size = int.from_bytes(data[1:PREFIX_BYTES], "big")
-    if len(data) < PREFIX_BYTES or size != len(data) - PREFIX_BYTES:
-        call.fail(errors.BAD_REQUEST.because("a unary call has exactly one message"))
-        return None
-    if not data[0]:
-        return data[PREFIX_BYTES:]
-    try:
-        message = inflate(data[PREFIX_BYTES:], OPENED_BYTES_MAX + 1)
-    except zlib.error as error:
-        call.fail(errors.NOT_IMPLEMENTED.because(f"neither gzip nor deflate: {error}"))
-        return None
-    if len(message) > OPENED_BYTES_MAX:
-        call.fail(errors.BODY_TOO_LARGE)
-        return None
-    return message

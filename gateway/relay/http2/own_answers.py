@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
+from gateway.fleet.readiness import is_ready
 from gateway.relay.http2.headers import encode
 from gateway.relay.router import HEALTH_CHECK, LIVE, NOT_GRPC, Route
 
@@ -37,7 +38,7 @@ def http_head(status: int, body_bytes: int) -> bytes:
 def answer_here(call: "Call", route: Route) -> None:
     """Answer a call that is about the gateway itself, or that is none."""
     core, kind = call.client.core, route.kind
-    serving = bool(core.registry.everywhere.members)
+    serving = is_ready(core.registry)
     if kind is NOT_GRPC:
         call.fail(errors.NOT_GRPC)
     elif core.draining and kind is not LIVE:

@@ -1,7 +1,12 @@
 """What ties a call to one slice: its sequence, or the sequences of its stream's messages."""
 
 from gateway.fleet.pools import SlicePool
-from gateway.fleet.sequences import LiveSequence, SequenceFields, SequenceTable
+from gateway.fleet.sequences import (
+    LiveSequence,
+    SequenceFields,
+    SequenceTable,
+    TableFullError,
+)
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http2.stream import Chunk
@@ -51,7 +56,10 @@ class Sticky:
             table = self._core.registry.sequences.by_model.get(start.model)
             if table is not None and start.fields.id:
                 self.bound = True
-                table.adopt(start.fields, member, self._core.deadlines.now_s)
+                try:
+                    table.adopt(start.fields, member, self._core.deadlines.now_s)
+                except TableFullError:
+                    self._core.counters.limit("sequences")
 
     def finish(self) -> None:
         """The slice's part in the call is over, however it ended."""

@@ -74,7 +74,10 @@ def test_for_every_key_it_is_settled_whether_a_reload_changes_it() -> None:
     live = {key.rstrip(".").partition(".")[0] for key in LIVE}
     assert set(Config.model_fields) <= live | needs_restart
     assert Change("tls.cert", "a", "b").is_live
-    for key in ("tls", "admin.tls", "admin.listen", "listen", "state_file", *AT_START):
+    assert Change("triton.ready", "any", "all").is_live
+    for key in (
+        "tls", "admin.tls", "admin.listen", "listen", "state_file", "triton.call_timeout", *AT_START
+    ):  # fmt: skip
         assert not Change(key, "a", "b").is_live
 
 

@@ -3,6 +3,7 @@
 from gateway.control import openapi, views
 from gateway.fleet.health import CheckResult, Order
 from gateway.fleet.outcomes import LOST, OK, SERVER_ERROR
+from gateway.fleet.readiness import ALL
 from tests.gateway.making import REFUSED, Fleet, live, make_spec
 
 
@@ -150,6 +151,10 @@ def test_readiness_says_why() -> None:
         {"ready": True, "reason": "1 of 2 slices can serve", "routable": 1, "slices": 2},
     )
     assert views.readiness(fleet.registry, True)[0] is False
+    fleet.registry.ready_when = ALL
+    ready_now, view = views.readiness(fleet.registry, False)
+    assert not ready_now
+    assert view["reason"].startswith("1 of 2 slices can serve, and `triton.ready` asks for all")
     fleet.registry.record(fleet["a"], REFUSED)
     ready_now, view = views.readiness(fleet.registry, False)
     assert not ready_now

@@ -33,13 +33,15 @@ HEALTH: Final = HealthSection(
 
 class RealTriton:
     """
-    One server in explicit mode, with no model loaded.
+    One server in explicit mode, with only `models` loaded.
 
     Attributes:
         spec: Where it listens; the same after a restart.
     """
 
-    def __init__(self, name: str, folder: Path, repositories: Sequence[Path]) -> None:
+    def __init__(
+        self, name: str, folder: Path, repositories: Sequence[Path], models: Sequence[str] = ()
+    ) -> None:
         http, grpc, metrics = _free_ports(3)
         self.spec = SliceSpec(
             name,
@@ -49,6 +51,7 @@ class RealTriton:
         )
         self._folder = folder
         self._repositories = repositories
+        self._models = models
         self._prefix = f"composer_{os.getpid()}_{http}_"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,6 +65,7 @@ class RealTriton:
             *(str(found.binary), *found.arguments),
             *(f"--model-repository={path}" for path in self._repositories),
             "--model-control-mode=explicit",
+            *(f"--load-model={model}" for model in self._models),
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
             "--allow-gpu-metrics=false",
             *(f"--{kind}-address=127.0.0.1" for kind in ports),

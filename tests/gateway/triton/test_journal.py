@@ -105,3 +105,102 @@ async def test_a_disk_that_is_full_costs_the_file_and_not_the_journal(journal: J
     journal.loaded("m", {}, ())
     await journal.save()
     assert "m" in journal.models
+
+
+# --- two gateways, of which one replaces the other ------------------------------------------------
+
+
+@pytest.fixture
+def successor(journal: Journal) -> Journal:
+    return Journal(journal.path)
+
+
+async def test_two_gateways_lose_nothing_of_each_other(
+    journal: Journal, successor: Journal
+) -> None:
+    journal.loaded("before", {}, ())
+    await journal.save()
+    successor.read()
+    journal.loaded("old", {"config": "{}"}, ())
+    successor.registered("r", {"key": "/k"})
+    await successor.save()
+    await journal.save()
+    journal.logging_set({"log_info": False})
+    await journal.save()
+    successor.unloaded("before", {})
+    await successor.save()
+    for one in (successor, reread(journal)):
+        assert set(one.models) == {"before", "old"}
+        assert one.models["before"].load is None
+        assert one.regions == {"r": {"key": "/k"}}
+        assert one.logging == {"log_info": False}
+
+
+async def test_what_the_other_has_written_is_a_new_revision(
+    journal: Journal, successor: Journal
+) -> None:
+    journal.loaded("m", {}, ())
+    await journal.save()
+    successor.read()
+    seen = successor.revision
+    await successor.refresh()
+    assert successor.revision == seen, "nothing is new"
+    journal.unloaded("m", {})
+    await journal.save()
+    await successor.refresh()
+    assert successor.revision > seen
+    assert successor.models["m"].load is None
+    seen = journal.revision
+    await journal.refresh()
+    assert journal.revision == seen, "its own writing is nothing new"
+
+
+async def test_what_ends_without_changes_writes_nothing(
+    journal: Journal, successor: Journal
+) -> None:
+    journal.loaded("m", {}, ())
+    await journal.save()
+    successor.read()
+    successor.unloaded("m", {})
+    await successor.save()
+    written = journal.path.stat().st_ino
+    await journal.save()
+    assert journal.path.stat().st_ino == written
+
+
+async def test_huge_overrides_outlive_what_the_other_writes(
+    journal: Journal, successor: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVED_PARAMETERS_MAX", 10)
+    journal.loaded("big", {"file:1/model.bin": "x" * 11}, ())
+    await journal.save()
+    successor.read()
+    successor.logging_set({"log_info": False})
+    await successor.save()
+    await journal.refresh()
+    assert journal.models["big"].load is not None
+    successor.unloaded("big", {})
+    await successor.save()
+    await journal.refresh()
+    assert journal.models["big"].load is None
+
+
+async def test_a_gateway_that_hangs_with_the_lock_does_not_stop_the_other(
+    journal: Journal, successor: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.triton.journal_file.LOCK_S", 0.05)
+    journal._file.begin()
+    successor.loaded("m", {}, ())
+    await successor.save()
+    journal._file.release()
+    assert "m" in reread(journal).models
+
+
+async def test_nonsense_from_elsewhere_is_replaced(journal: Journal) -> None:
+    journal.loaded("m", {}, ())
+    await journal.save()
+    journal.path.write_text("nonsense")
+    await journal.refresh()
+    journal.loaded("n", {}, ())
+    await journal.save()
+    assert set(reread(journal).models) == {"m", "n"}

@@ -158,15 +158,6 @@ async def test_an_unknown_call_is_unimplemented(start_fleet: StartFleet) -> None
     assert (answer.status, answer.details) == (12, "")
 
 
-async def test_a_frame_is_opened_first(start_fleet: StartFleet) -> None:
-    fleet = await start_fleet("a")
-    frame = b"\0\0\0\0\3\x0a\x01m"
-    answer = await fleet.composer.grpc_frame(SERVICE + b"ModelReady", [], frame, None)
-    assert (answer.status, answer.message) == (0, b"\x08\x01")
-    answer = await fleet.composer.grpc_frame(SERVICE + b"ModelReady", [], frame[:-1], None)
-    assert answer.status == 13
-
-
 async def test_a_message_that_is_none_is_refused(start_fleet: StartFleet) -> None:
     fleet = await start_fleet("a")
     answer = await fleet.composer.grpc(SERVICE + b"ModelStatistics", [], b"\xff", None)

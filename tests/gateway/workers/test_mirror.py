@@ -8,7 +8,11 @@ import pytest
 from gateway.balance.policies import POLICIES
 from gateway.fleet.health import CheckResult, Order
 from gateway.fleet.outcomes import OK, SERVER_ERROR
+from gateway.fleet.readiness import ALL, is_ready
+from gateway.fleet.sequences import SequenceFields
+from gateway.workers.board import Board
 from gateway.workers.mirror import Mirror, document, moods
+from gateway.workers.sequences import SharedSequenceTable
 from gateway.workers.table import Table
 from tests.gateway.making import REFUSED, Fleet, live, make_spec
 
@@ -21,7 +25,8 @@ class Pair:
         self.table = Table(2)
         self.reports: list[Any] = []
         self.told: list[tuple[str, str]] = []
-        self.mirror = Mirror(self.table, 0, lambda: 5.0, self.reports.append)
+        self.board = Board(2)
+        self.mirror = Mirror(self.table, self.board, 0, lambda: 5.0, self.reports.append)
         self.mirror.listeners.append(self)
         self.columns = {name: i for i, name in enumerate(names)}
         self.tell()
@@ -43,6 +48,7 @@ def pair() -> Any:
     made = Pair("s0", "s1", "s2")
     yield made
     made.table.close()
+    made.board.close()
 
 
 def same(pair: Pair) -> bool:
@@ -125,6 +131,48 @@ def test_the_last_request_here_tells_who_waits_for_that(pair: Pair) -> None:
     member.on_idle.append(lambda: told.append("idle"))
     member.end()
     assert told == ["idle"]
+
+
+def test_when_the_server_is_ready_follows(pair: Pair) -> None:
+    pair.fleet.registry.ready_when = ALL
+    pair.tell()
+    assert is_ready(pair.mirror)
+    pair.fleet.registry.record(pair.fleet["s0"], REFUSED)
+    pair.tell()
+    assert not is_ready(pair.mirror)
+    assert pair.mirror.everywhere.members
+
+
+def test_models_that_batch_sequences_follow(pair: Pair) -> None:
+    registry = pair.fleet.registry
+    told: list[str] = []
+    registry.on_publish.append(lambda: told.append("published"))
+    registry.sequences.follow("m", 2.0)
+    assert told, "workers hear of it at once"
+    pair.tell()
+    table = pair.mirror.pool("infer/m").sequences
+    assert isinstance(table, SharedSequenceTable)
+    assert table.idle_s == 2.0
+    registry.sequences.follow("m", 3.0)
+    assert len(told) == 2
+    pair.tell()
+    assert table.idle_s == 3.0
+    registry.sequences.follow("m", None)
+    pair.tell()
+    assert pair.mirror.pool("infer/m").sequences is None
+
+
+def test_sequences_of_a_slice_that_has_lost_its_model_are_dropped(pair: Pair) -> None:
+    pair.fleet.registry.sequences.follow("m", 2.0)
+    pair.tell()
+    table = pair.mirror.sequences.by_model["m"]
+    sequence = table.begin(SequenceFields(7, starts=True), pair.mirror.pool("infer/m").members, 5.0)
+    assert sequence is not None
+    name = sequence.member.name
+    pair.fleet.registry.record(pair.fleet[name], CheckResult(True, "up", models={}))
+    pair.tell()
+    assert not table.live
+    assert table.find(SequenceFields(7), 5.0) is None, "not by the board either"
 
 
 def test_the_policy_follows(pair: Pair) -> None:

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.fleet.readiness import ALL
 from gateway.limits import Limits
+from tests.gateway.making import make_spec
 from tests.gateway.relay.http1.corpus import BAD_ANSWERS, SMUGGLING, SMUGGLING_IN_BODIES
 from tests.gateway.relay.http1.stage import INFER, OK, Stage, status, took
 
@@ -60,6 +62,22 @@ def test_the_gateways_own_health_is_answered_here(stage, live, expected):
         got.append(status(client))
     assert tuple(got) == expected
     assert stage.opened() == 0
+
+
+def test_a_server_that_is_to_be_ready_with_all_slices_is_not_without_one(stage):
+    stage.fleet.registry.ready_when = ALL
+    client = stage.client()
+    ask = b"GET /v2/health/ready HTTP/1.1\r\nHost: a\r\n\r\n"
+    client.sends(ask)
+    assert took(client) == (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n"
+    ), "as Triton says it"
+    up = next(iter(stage.fleet.registry.slices.values()))
+    stage.fleet.registry.replace([up.spec, make_spec("new")])
+    client.sends(ask)
+    assert status(client) == 400
+    client.sends(INFER)
+    assert took(stage.slice()) == INFER, "and takes requests all the same"
 
 
 def test_while_draining_health_says_that_the_server_exits(stage):
@@ -180,7 +198,8 @@ def test_pipelined_requests_are_answered_in_order(stage):
     assert took(stage.slice()) == INFER, "a slice gets one request at a time"
     assert took(client) == b""
     stage.slice().sends(OK)
-    assert took(client) == OK + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 2
+    alive = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n"
+    assert took(client) == OK + alive * 2
     assert took(stage.slice()) == INFER
     stage.slice().sends(OK)
     assert took(client) == OK

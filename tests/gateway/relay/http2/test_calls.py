@@ -1,5 +1,6 @@
 """What a call is, from its first frame to its last, when nothing goes wrong."""
 
+from gateway.fleet.readiness import ALL
 from gateway.relay.http2 import frames
 from tests.support.h2_peers import (
     ANSWER_HEAD,
@@ -173,6 +174,21 @@ def test_without_a_slice_the_gateway_lives_and_is_not_ready(stage):
     assert ready.body == b"\0\0\0\0\0"
     assert health.body == b"\0\0\0\0\2\x08\x02"
     assert [call.grpc_status for call in (live, ready, health)] == [0, 0, 0]
+
+
+def test_a_server_that_is_to_be_ready_with_all_slices_is_not_without_one(stage):
+    stage.registry.ready_when = ALL
+    client = stage.client()
+
+    def asked():
+        ready, health = (client.calls(p, b"\0\0\0\0\0", ends=True) for p in (READY, HEALTH))
+        return ready.body, health.body
+
+    assert asked() == (b"\0\0\0\0\2\x08\x01", b"\0\0\0\0\2\x08\x01")
+    stage.registry.condemn(stage.registry.slices["a"], "killed")
+    assert asked() == (b"\0\0\0\0\0", b"\0\0\0\0\2\x08\x02")
+    assert client.infers() is not None, "and takes requests all the same"
+    stage.slice("b").call()
 
 
 def test_an_answer_of_our_own_waits_for_the_client_s_window(stage):

@@ -108,12 +108,17 @@ def test_what_is_not_one_message_is_refused(composed, data):
 def test_a_compressed_message_is_opened_within_bounds(composed):
     stage, composer = composed()
     client = stage.client()
-    call = client.calls(STATISTICS, prefixed(gzip.compress(b"question"), b"\1"), ends=True)
-    assert (call.grpc_status, composer.asked[0][2]) == (0, b"question")
-    call = client.calls(STATISTICS, prefixed(gzip.compress(bytes(20 << 20)), b"\1"), ends=True)
-    assert call.grpc_status == 8
-    call = client.calls(STATISTICS, prefixed(b"snappy", b"\1"), ends=True)
-    assert call.grpc_status == 12
+
+    def calls(data, encoding):
+        more = [(b"grpc-encoding", encoding)]
+        return client.calls(STATISTICS, prefixed(data, b"\1"), ends=True, more=more)
+
+    assert calls(gzip.compress(b"question"), b"gzip").grpc_status == 0
+    assert composer.asked[0][2] == b"question"
+    assert calls(gzip.compress(bytes(20 << 20)), b"gzip").grpc_status == 8
+    assert calls(b"whatever", b"snappy").grpc_status == 12
+    assert calls(gzip.compress(b"question")[:-3], b"gzip").grpc_status == 13
+    assert len(composer.asked) == 1
 
 
 def test_a_client_that_cancels_or_leaves_ends_the_task(composed):

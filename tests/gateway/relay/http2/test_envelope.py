@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.triton.envelope import EnvelopeError, opened
+from gateway.relay.http2.envelope import EnvelopeError, opened
 
 
 def framed(message: bytes, flag: int = 0) -> bytes:
@@ -39,7 +39,7 @@ def test_anything_else_is_refused_with_its_status(
 ) -> None:
     with pytest.raises(EnvelopeError) as refused:
         opened(frame, [(b"grpc-encoding", encoding)], most=10**5)
-    assert refused.value.status == status
+    assert refused.value.fault.grpc_status == status
 
 
 @given(st.binary(max_size=40))
