@@ -56,8 +56,7 @@ def test_a_file_and_flags(capsys, folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plan"], "gpu: none chosen. Cutting real GPUs is not supported yet"),
-        (["profiles", "--gpu", "0"], "'0' is not supported yet"),
+        (["plan", "--gpu", "first"], "'first' is no GPU"),
         (["plan", "--gpu", "simulated", "--layout", "4g,4g"], "needs 8 compute slices"),
         (["plan", "--gpu", "simulated", "--layout", "1g.7gb"], "no profile '1g.7gb'"),
         (["plan", "--gpu", "simulated", "--layout", "1g,,"], "flag: layout: '1g,,' has an empty"),

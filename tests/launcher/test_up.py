@@ -111,9 +111,8 @@ def test_another_layout_after_a_crash_recuts_and_keeps_what_fits(launcher):
     done = launcher.call(*up)
     assert done.returncode == 0, done.stderr
     after = launcher.status()
-    assert [s["profile"] for s in after["slices"]] == ["2g.10gb", "2g.10gb", "1g.5gb"]
-    assert after["slices"][0]["pid"] == before["slices"][0]["pid"]
-    assert before["slices"][1]["pid"] not in [s["pid"] for s in after["slices"]]
+    assert [s["profile"] for s in after["slices"]] == ["2g.10gb", "1g.5gb", "2g.10gb"]
+    assert [s["pid"] for s in after["slices"][:2]] == [s["pid"] for s in before["slices"]]
     assert launcher.call("down").returncode == 0
     assert launcher.traces() == []
 
