@@ -22,7 +22,6 @@ APPEARS_S: Final = 15.0
 POLL_S: Final = 0.1
 CONFLICT: Final = 409
 NOT_FOUND: Final = 404
-STILL_BUSY: Final = 202
 ERRORS_FROM: Final = 400
 
 
@@ -63,16 +62,23 @@ class GatewayAdmin:
             )
         log.info("slice.drained", slice=name)
 
-    async def wait_idle(self, name: str, timeout_s: float, force: bool) -> None:
-        """Wait until a drained slice has nothing in flight. Raises GatewayError: time is up."""
-        query = f"?wait={timeout_s:g}s{'&force=true' if force else ''}"
-        status, document = await self._call(
-            "POST", f"/v1/slices/{name}/drain{query}", timeout_s + CALL_S
-        )
-        if status == STILL_BUSY and not force:
+    async def wait_idle(self, names: frozenset[str], timeout_s: float, force: bool) -> None:
+        """Wait until slices have nothing in flight. Raises GatewayError: time is up."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        while True:
+            known = await self.slices()
+            busy = {n: known[n]["in_flight"] for n in names & known.keys() if known[n]["in_flight"]}
+            if not busy:
+                return
+            if loop.time() > deadline_s:
+                break
+            await asyncio.sleep(POLL_S)
+        if not force:
+            still = ", ".join(f"{name} still has {count}" for name, count in sorted(busy.items()))
             raise GatewayError(
-                f"{name} still has {document.get('in_flight')} requests after {timeout_s:g} s; run "
-                "this again, with a longer --drain-timeout, or with --force, which cuts them off"
+                f"{still} requests in flight after {timeout_s:g} s; run this again, with a longer "
+                "--drain-timeout, or with --force, which cuts them off"
             )
 
     async def enable(self, name: str) -> None:

@@ -1,7 +1,7 @@
 """MIG as a partitioner: GPU instances by NVML, real or on paper."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -70,12 +70,13 @@ class MigPartitioner:
         owned = apply.find_owned(state, facts)
         return plan.make(facts, wanted, Addresses(config.host, config.port_base), owned, force)
 
-    def prepare(self, store: StateStore, enable_mig: bool) -> None:
+    def prepare(self, begin: Callable[[], StateStore], enable_mig: bool) -> None:
         """Switch MIG mode on where the driver tells no profiles before (R535 and older)."""
         for uuid, driver in self.gpus.items():
             gpu = driver.gpu()
             if not (enable_mig and gpu.has_mig) or driver.mig_mode()[0] or driver.profiles():
                 continue
+            store = begin()
             assert store.state is not None
             store.change(mig_enabled=(*store.state.mig_enabled, uuid))
             try:

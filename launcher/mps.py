@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -88,7 +88,7 @@ class MpsPartitioner:
             )
         return found
 
-    def prepare(self, store: StateStore, enable_mig: bool) -> None:
+    def prepare(self, begin: Callable[[], StateStore], enable_mig: bool) -> None:
         """Need nothing."""
 
     def cut(self, work: Sequence[object], store: StateStore) -> dict[str, Device]:

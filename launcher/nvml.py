@@ -95,13 +95,13 @@ class RealGpu:
         for index in range(INDEXES_MAX):
             try:
                 info = _ask(f"list profile {index}", _profile_info, device, index)
+                places = self.possible_placements(info.id)
             except MigError as error:
                 if error.code is MigCode.NOT_SUPPORTED:
                     continue
                 if error.code is MigCode.INVALID_ARGUMENT:
                     break
                 raise
-            places = self.possible_placements(info.id)
             found.append(_profile(index, info, places, device))
         return tuple(found)
 
@@ -273,7 +273,10 @@ class RealGpu:
     # --- who, how much, and device nodes ----------------------------------------------------
     def processes(self) -> tuple[GpuProcess, ...]:
         """Return the compute processes; none where the driver does not tell."""
-        running = _perhaps(pynvml.nvmlDeviceGetComputeRunningProcesses, self._device()) or []
+        device = self._device()
+        running = _perhaps(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, device)
+        if running is None:  # drivers before R510
+            running = _perhaps(pynvml.nvmlDeviceGetComputeRunningProcesses_v2, device) or []
         return tuple(
             GpuProcess(
                 entry.pid,

@@ -5,7 +5,7 @@ A partitioner plans in stages, carries stages out, and undoes all of it; the ser
 business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,8 +54,17 @@ class Partitioner(Protocol):
     ) -> Division:
         """Plan what the configuration wants; changes nothing. Raises PlanError, GpuError."""
 
-    def prepare(self, store: StateStore, enable_mig: bool) -> None:
-        """Make ready what planning itself needs. Raises GpuError."""
+    def prepare(self, begin: Callable[[], StateStore], enable_mig: bool) -> None:
+        """
+        Make ready what planning itself needs, if anything.
+
+        Args:
+            begin: Called before anything is changed; returns where that is written down.
+            enable_mig: MIG mode may be switched on.
+
+        Raises:
+            GpuError: Refused.
+        """
 
     def cut(self, work: Sequence[object], store: StateStore) -> dict[str, Device]:
         """Carry a stage's work out. Raises GpuError: refused, and undone as far as it could be."""

@@ -66,7 +66,8 @@ class PlannedSlice:
     One slice: a GPU instance, its compute instance (all of it), and a server.
 
     Attributes:
-        name: s0, s1, …; an instance that is kept keeps its slice's name, so that its server stays.
+        name: s0, s1, …; an instance that is kept keeps its slice's name, so that its server stays,
+            and one that takes the place of another its name.
         gpu_uuid: Of which GPU.
         keep: The GPU instance that exists already and is used as it is; None: to be created.
     """
@@ -97,7 +98,7 @@ class GpuPlan:
         destroy: Instances in the way: this launcher's own of an earlier layout, and with force
             those of others.
         foreign: Those of others among `destroy`.
-        slices: What is to exist afterwards, largest first where not in the order asked for.
+        slices: What is to exist afterwards, in order of their names.
     """
 
     facts: GpuFacts
@@ -204,14 +205,16 @@ def make(
         for known in facts
         if known.gpu.uuid in layouts or known.gpu.uuid in ours
     ]
-    taken = {name for _, part in parts for name in part.names if name}
+    # Names of instances that go are not given to slices elsewhere: each stage of a re-cut must stand
+    # for itself, so that the others serve meanwhile.
+    taken = {entry.slice_name for entry in owned}
     fresh = (number for number in itertools.count() if f"s{number}" not in taken)
     return Plan(tuple(_with_servers(known, part, fresh, addresses) for known, part in parts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A GPU's slices before they have addresses; `names` has "" where the name is still free."""
+    """A GPU's slices before they have addresses; `names` has "" where a new one is to be found."""
 
     wishes: tuple[Wish, ...]
     places: tuple[Placement, ...]
@@ -241,10 +244,31 @@ def _one(known: GpuFacts, names: Names, owned: Sequence[Owned], force: bool) -> 
         wishes=wishes,
         places=places,
         keep=keep,
-        names=tuple(mine[entry] if entry else "" for entry in keep),
+        names=_names(keep, places, mine),
         destroy=tuple(e for e in known.instances if e not in stay and e not in keep),
         foreign=tuple(entry for entry in foreign if entry not in stay),
     )
+
+
+def _names(
+    keep: Sequence[GpuInstance | None],
+    places: Sequence[Placement],
+    mine: Mapping[GpuInstance, str],
+) -> tuple[str, ...]:
+    """Name what is kept as before, and what is new after something of ours that makes way for it."""
+    given = {mine[entry] for entry in keep if entry}
+    names = []
+    for kept, at in zip(keep, places, strict=True):
+        before = [name for entry, name in mine.items() if entry.placement.overlaps(at)]
+        free = sorted(set(before) - given, key=_number)
+        name = mine[kept] if kept else (free[0] if free else "")
+        given.add(name)
+        names.append(name)
+    return tuple(names)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("s"))
 
 
 def _room_beside(
@@ -308,7 +332,7 @@ def _with_servers(
     slices = []
     for wish, at, keep, name in zip(part.wishes, part.places, part.keep, part.names, strict=True):
         named = name or f"s{next(fresh)}"
-        http, grpc, metrics = addresses.of(int(named.removeprefix("s")))
+        http, grpc, metrics = addresses.of(_number(named))
         slices.append(
             PlannedSlice(named, known.gpu.uuid, wish.profile, at, keep, http, grpc, metrics)
         )
@@ -317,5 +341,5 @@ def _with_servers(
         enable_mig=not known.mig_mode and bool(slices),
         destroy=part.destroy,
         foreign=part.foreign,
-        slices=tuple(sorted(slices, key=lambda member: int(member.name.removeprefix("s")))),
+        slices=tuple(sorted(slices, key=lambda member: _number(member.name))),
     )

@@ -132,7 +132,12 @@ class Recut:
         left = [s.member for name, s in self._fleet.specs.items() if name not in names]
         self._publish(left)
         if manner.gateway is not None:
-            await manner.gateway.wait_gone(names)
+            try:
+                await manner.gateway.wait_gone(names)
+            except GatewayError:
+                self._publish()
+                await self._put_back(manner)
+                raise
         progress.step(f"stopping {', '.join(sorted(names))}")
         await self._fleet.remove(names, manner.stop_timeout_s, self._hurry)
 
@@ -146,8 +151,7 @@ class Recut:
         try:
             for name in ours:
                 await gateway.drain(name, manner.force)
-            for name in sorted(names & known.keys()):
-                await gateway.wait_idle(name, manner.drain_timeout_s, manner.force)
+            await gateway.wait_idle(names, manner.drain_timeout_s, manner.force)
         except GatewayError:
             await self._put_back(manner)
             raise

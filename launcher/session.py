@@ -164,7 +164,8 @@ class Session:
         division = self._divide()
         self._fleet = self._adopted()
         self._check_ports(division)
-        self._begin(division)
+        self._progress.step(f"cutting {division.into}")
+        self._begun()
         gateway = GatewayAdmin(config.gateway_admin, config.gateway_token_file)
         timeouts = (config.drain_timeout_s, config.stop_timeout_s)
         # Where no gateway runs there is nothing to be drained, and force means others' instances.
@@ -174,19 +175,14 @@ class Session:
 
     def _divide(self) -> Division:
         assert self._partitioner is not None
-        config, force = self._config, self._force
-        if self._enable_mig and self._store.state is None:
-            # An old driver tells nothing before the mode is on; then it must be on record.
-            path = str(config.inventory_file.absolute())
-            self._store.begin(State(self._gpu, config.runtime, path))
-            self._changed = True
-            self._partitioner.prepare(self._store, True)
-        return self._partitioner.divide(config, self._store.state, force, self._enable_mig)
+        # An old driver tells nothing before MIG mode is on.
+        self._partitioner.prepare(self._begun, self._enable_mig)
+        state, enable = self._store.state, self._enable_mig
+        return self._partitioner.divide(self._config, state, self._force, enable)
 
-    def _begin(self, division: Division) -> None:
+    def _begun(self) -> StateStore:
         """Write down what is going to be; from here on, failing means undoing."""
         config, earlier = self._config, self._store.state
-        self._progress.step(f"cutting {division.into}")
         path = str(config.inventory_file.absolute())
         self._changed = True
         if earlier is None:
@@ -196,6 +192,7 @@ class Session:
         self._store.change(
             inventory=path, runtime=config.runtime, settings=config.model_dump_json()
         )
+        return self._store
 
     def _adopted(self) -> Fleet:
         """Return the servers of an earlier launcher that still run."""

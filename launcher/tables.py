@@ -8,7 +8,7 @@ from rich.text import Text
 
 from launcher.cures import sentence
 from launcher.errors import GpuError
-from launcher.mig import MigDriver, MigError
+from launcher.mig import MigCode, MigDriver, MigError
 
 SIMULATED: Final = "simulated: the GPU exists on paper, its servers run on the CPU"
 PORTS: Final = "http grpc metr"
@@ -48,13 +48,23 @@ def _profiles_dict(driver: MigDriver) -> dict[str, Any]:
                     name: getattr(profile.engines, name)
                     for name in ("copy", "decoder", "encoder", "jpeg", "ofa")
                 },
-                "free": driver.remaining_capacity(profile.id),
+                "free": _free(driver, profile.id),
                 "max": profile.instances_max,
                 "placements": [str(at) for at in driver.possible_placements(profile.id)],
             }
             for profile in driver.profiles()
         ],
     }
+
+
+def _free(driver: MigDriver, profile_id: int) -> int | None:
+    """Return how many more fit; None where the driver tells only while MIG mode is on."""
+    try:
+        return driver.remaining_capacity(profile_id)
+    except MigError as error:
+        if error.code is MigCode.NOT_SUPPORTED:
+            return None
+        raise
 
 
 def profiles_table(document: dict[str, Any]) -> RenderableType:
@@ -77,7 +87,7 @@ def profiles_table(document: dict[str, Any]) -> RenderableType:
             str(profile["compute_slices"]),
             str(profile["multiprocessors"]),
             f"{profile['memory_mib'] / 1024:.2f} GiB",
-            str(profile["free"]),
+            "-" if profile["free"] is None else str(profile["free"]),
             str(profile["max"]),
             "/".join(str(count) for count in profile["engines"].values()),
             " ".join(profile["placements"]),

@@ -142,15 +142,19 @@ def test_what_an_earlier_launcher_made_on_a_gpu_that_is_not_wanted_any_more_goes
     assert (made.slices, made.destroy) == ((), (ONE_AT_0,))
 
 
-def test_an_instance_that_stays_keeps_its_name_and_port_others_get_what_is_free():
-    """Its server goes on serving, whatever order the new layout has."""
+def test_names_stay_with_instances_and_places():
+    """Servers go on serving; each new slice is named after one that makes way for it alone."""
     owned = [Owned(f"s{i}", 7 + i) for i in range(7)]
     ones = [GpuInstance(7 + i, 19, Placement(i, 1)) for i in range(7)]
     made = make(facts(*ones), "3g,2g,1g,1g", owned)
     assert shape(made) == [
-        ("s0", "3g.20gb", "4:4", None),
-        ("s1", "2g.10gb", "0:2", None),
+        ("s0", "2g.10gb", "0:2", None),
         ("s2", "1g.5gb", "2:1", 9),
         ("s3", "1g.5gb", "3:1", 10),
+        ("s4", "3g.20gb", "4:4", None),
     ]
     assert len(made.destroy) == 5
+    mixed = [GpuInstance(i, s.profile.id, s.placement) for i, s in enumerate(made.slices)]
+    owned = [Owned(s.name, i) for i, s in enumerate(made.slices)]
+    back = make(facts(*mixed), "all-1g", owned)
+    assert [name for name, *_ in shape(back)] == [f"s{i}" for i in range(7)]
