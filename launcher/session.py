@@ -246,6 +246,7 @@ class Session:
                 mig_uuid=device.mig_uuid,
                 profile=member.profile,
                 simulated=member.simulated,
+                place=member.place,
             ),
             model_repository=self._repository,
             arguments=self._config.triton_args,

@@ -6,8 +6,8 @@ serving. Each stage stands for itself: what it stops is what stands where its ne
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from contract.slice_spec import Endpoint
-from launcher.mig import GpuInstance
+from contract.slice_spec import Endpoint, Place
+from launcher.mig import Gpu, GpuInstance
 from launcher.placement import ALL_MEDIA, MEDIA
 from launcher.plan import GpuFacts, GpuPlan, Plan, PlannedSlice
 
@@ -35,7 +35,12 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A server that is to run after a stage; where it runs is known once the stage was carried out."""
+    """
+    A server that is to run after a stage; its device is known once the stage was carried out.
+
+    Attributes:
+        place: Where on its GPU; None: on all of it.
+    """
 
     name: str
     profile: str
@@ -44,6 +49,7 @@ class Planned:
     grpc: Endpoint
     metrics: Endpoint
     simulated: bool
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def merged(stages: Sequence[Stage], running: frozenset[str]) -> tuple[Stage, ...
 
 
 def _stage(cuts: Sequence[Cut], plan: Plan, owner: Mapping[tuple[str, int], str]) -> Stage:
-    simulated = {part.gpu.uuid: part.gpu.simulated for part in plan.gpus}
+    gpus = {part.gpu.uuid: part.gpu for part in plan.gpus}
     going = {
         owner[cut.gpu_uuid, instance.id]
         for cut in cuts
@@ -110,14 +116,12 @@ def _stage(cuts: Sequence[Cut], plan: Plan, owner: Mapping[tuple[str, int], str]
         if (cut.gpu_uuid, instance.id) in owner
     }
     coming = [
-        planned(member, simulated[cut.gpu_uuid])
-        for cut in cuts
-        for member in (*cut.keep, *cut.create)
+        planned(member, gpus[cut.gpu_uuid]) for cut in cuts for member in (*cut.keep, *cut.create)
     ]
     return Stage(frozenset(going), tuple(sorted(coming, key=lambda m: m.http.port)), tuple(cuts))
 
 
-def planned(member: PlannedSlice, simulated: bool) -> Planned:
+def planned(member: PlannedSlice, gpu: Gpu) -> Planned:
     """Return the server of a slice."""
     return Planned(
         name=member.name,
@@ -126,7 +130,10 @@ def planned(member: PlannedSlice, simulated: bool) -> Planned:
         http=member.http,
         grpc=member.grpc,
         metrics=member.metrics,
-        simulated=simulated,
+        simulated=gpu.simulated,
+        place=Place(
+            gpu.uuid, gpu.name, member.placement.start, member.placement.size, gpu.memory_slices
+        ),
     )
 
 
