@@ -35,6 +35,7 @@ from launcher.state import MpsRecord, State, StateStore
 log = structlog.get_logger()
 
 PROGRAM: Final = "nvidia-cuda-mps-control"
+OUTPUT: Final = "control.out"
 PIPE: Final = "CUDA_MPS_PIPE_DIRECTORY"
 READY_S: Final = 10.0
 QUIT_S: Final = 10.0
@@ -84,7 +85,9 @@ class MpsPartitioner:
                     "or switch the mode off (`mig-launcher down --disable-mig`)"
                 )
             found.append(
-                SharedGpu(gpu.index, gpu.uuid, gpu.name, memory.total_mib if memory else 0)
+                SharedGpu(
+                    gpu.index, gpu.uuid, gpu.name, memory.total_mib if memory else 0, gpu.simulated
+                )
             )
         return found
 
@@ -131,29 +134,22 @@ class MpsPartitioner:
         for path in (record.pipe_dir, record.log_dir):
             Path(path).mkdir(parents=True, exist_ok=True)
         store.change(mps=record)
-        with Path(record.log_dir, "control.out").open("wb") as output:
-            child = subprocess.Popen(  # noqa: S603 - found on PATH
-                [program, "-f"],
-                env={**os.environ, **_daemon_environment(record)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._wait_until_it_answers(child, record)
-        log.info("mps.started", pid=child.pid, pipe_dir=record.pipe_dir, gpus=list(uuids))
+        process = _spawn(program, record)
+        self._wait_until_it_answers(process, record)
+        log.info("mps.started", pid=process.pid, pipe_dir=record.pipe_dir, gpus=list(uuids))
         return record
 
-    def _wait_until_it_answers(self, child: "subprocess.Popen[bytes]", record: MpsRecord) -> None:
+    def _wait_until_it_answers(self, process: ProcessId, record: MpsRecord) -> None:
         deadline_s = time.monotonic() + READY_S
         while not self._ask("get_server_list", record):
-            if child.poll() is not None or time.monotonic() > deadline_s:
-                child.kill()
-                child.wait()
-                said = Path(record.log_dir, "control.out").read_text(errors="replace").strip()
+            ended = not _is_alive(process)
+            if ended or time.monotonic() > deadline_s:
+                process_table.send(process, signal.SIGKILL)
+                said = Path(record.log_dir, OUTPUT).read_text(errors="replace").strip()
                 raise GpuError(
-                    f"{self._program} does not run: {said[-300:] or f'exit {child.returncode}'} "
-                    f"(its log is {record.log_dir}); another MPS daemon may have the GPU"
+                    f"{self._program} {'ended' if ended else 'does not answer'}: "
+                    f"{said[-300:] or 'it said nothing'} (its logs are in {record.log_dir}); "
+                    "another MPS daemon may have the GPU"
                 )
             time.sleep(POLL_S)
 
@@ -185,6 +181,25 @@ class MpsPartitioner:
                 return
             time.sleep(POLL_S)
         log.info("mps.stopped", pid=process.pid)
+
+
+def _spawn(program: str, record: MpsRecord) -> ProcessId:
+    """Start the daemon in a session of its own; it outlives this launcher, as servers do."""
+    output = str(Path(record.log_dir, OUTPUT))
+    write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    pid = os.posix_spawn(
+        program,
+        [program, "-f"],
+        {**os.environ, **_daemon_environment(record)},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, output, write, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    # Our child cannot be reaped by anyone else, so its pid is its own until we wait for it.
+    return process_table.identify(pid) or ProcessId(pid, "")
 
 
 def find(record: MpsRecord) -> ProcessId | None:

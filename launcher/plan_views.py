@@ -159,7 +159,7 @@ def _row(instances: Sequence[tuple[Placement, str]], grid: int, width: int) -> s
 
 def _shares_dict(plan: SharePlan) -> dict[str, Any]:
     return {
-        "simulated": False,
+        "simulated": plan.simulated,
         "mps": True,
         "slices": [
             {
@@ -193,4 +193,8 @@ def _shares_table(plan: SharePlan) -> RenderableType:
             str(share.server.metrics),
         )
     names = ", ".join(dict.fromkeys(share.gpu.name for share in plan.shares))
-    return Group(Text(f"{names}: start an MPS daemon, {len(plan.shares)} shares"), servers)
+    return Group(
+        Text(f"{names}: start an MPS daemon, {len(plan.shares)} shares"),
+        servers,
+        *note(plan.simulated),
+    )

@@ -22,6 +22,7 @@ class SharedGpu:
     uuid: str
     name: str
     memory_mib: int
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class SharePlan:
 
     @property
     def simulated(self) -> bool:
-        """Shares are of real GPUs."""
-        return False
+        """Whether any GPU exists on paper only."""
+        return any(share.gpu.simulated for share in self.shares)
 
 
 def make(
@@ -72,6 +73,8 @@ def make(
     """
     if not gpus:
         raise PlanError("there is no NVIDIA GPU to share out here")
+    if limit_memory and not all(gpu.memory_mib for gpu in gpus):
+        raise PlanError("the driver does not tell how much memory there is to be shared out")
     total = sum(weights)
     made: list[Share] = []
     for gpu in gpus:
@@ -81,6 +84,6 @@ def make(
             percentage = round(100 * weight / total, 2)
             memory_mib = int(gpu.memory_mib * weight / total) if limit_memory else None
             name = f"mps.{percentage:g}pct"
-            server = Planned(f"s{number}", name, weight, http, grpc, metrics, simulated=False)
+            server = Planned(f"s{number}", name, weight, http, grpc, metrics, gpu.simulated)
             made.append(Share(gpu, percentage, memory_mib, server))
     return SharePlan(tuple(made))

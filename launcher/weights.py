@@ -17,8 +17,10 @@ def parse(text: str) -> tuple[float, ...]:
         weights = tuple(float(part) for part in text.split(","))
     except ValueError:
         weights = ()
-    if len(weights) == 1 and weights[0].is_integer():
-        weights = (1.0,) * int(weights[0])
+    if len(weights) == 1:
+        count = weights[0]
+        whole = count.is_integer() and 1 <= count <= SHARES_MAX
+        weights = (1.0,) * int(count) if whole else ()
     if not 1 <= len(weights) <= SHARES_MAX or not all(0 < weight <= 1000 for weight in weights):
         raise ValueError(
             f"{text!r}: write a number of equal shares (7) or weights (3,2,1,1), "
