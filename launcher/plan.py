@@ -99,6 +99,7 @@ class GpuPlan:
             those of others.
         foreign: Those of others among `destroy`.
         slices: What is to exist afterwards, in order of their names.
+        owners: The slice of each instance of ours, as found.
     """
 
     facts: GpuFacts
@@ -106,6 +107,7 @@ class GpuPlan:
     destroy: tuple[GpuInstance, ...]
     foreign: tuple[GpuInstance, ...]
     slices: tuple[PlannedSlice, ...]
+    owners: tuple[Owned, ...]
 
     @property
     def gpu(self) -> Gpu:
@@ -209,7 +211,8 @@ def make(
     # for itself, so that the others serve meanwhile.
     taken = {entry.slice_name for entry in owned}
     fresh = (number for number in itertools.count() if f"s{number}" not in taken)
-    return Plan(tuple(_with_servers(known, part, fresh, addresses) for known, part in parts))
+    made = (_with_servers(known, part, fresh, addresses, owned) for known, part in parts)
+    return Plan(tuple(made))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +330,11 @@ def stay_text(known: GpuFacts, foreign: Sequence[GpuInstance]) -> nearest.Others
 
 
 def _with_servers(
-    known: GpuFacts, part: _Placed, fresh: Iterator[int], addresses: Addresses
+    known: GpuFacts,
+    part: _Placed,
+    fresh: Iterator[int],
+    addresses: Addresses,
+    owned: Sequence[Owned],
 ) -> GpuPlan:
     slices = []
     for wish, at, keep, name in zip(part.wishes, part.places, part.keep, part.names, strict=True):
@@ -342,4 +349,5 @@ def _with_servers(
         destroy=part.destroy,
         foreign=part.foreign,
         slices=tuple(sorted(slices, key=lambda member: _number(member.name))),
+        owners=tuple(entry for entry in owned if entry.gpu_uuid == known.gpu.uuid),
     )

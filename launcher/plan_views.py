@@ -122,11 +122,10 @@ def picture(part: GpuPlan) -> list[Text]:
     """Return a GPU's memory slices before and after, and what sits in them."""
     grid = part.gpu.memory_slices
     width = CELL if grid <= WIDE_GRID else NARROW_CELL
-    name_of = {member.keep: member.name for member in part.slices if member.keep}
+    name_of = {entry.gpu_instance_id: f"{entry.slice_name} " for entry in part.owners}
 
     def label(instance: GpuInstance) -> str:
-        profile = part.facts.profile_name(instance.profile_id)
-        return f"{name_of.get(instance, '-')} {profile}"
+        return name_of.get(instance.id, "") + part.facts.profile_name(instance.profile_id)
 
     before = [(entry.placement, label(entry)) for entry in part.facts.instances]
     ours = [(member.placement, f"{member.name} {member.profile.name}") for member in part.slices]
