@@ -168,6 +168,19 @@ def uncut(gpus: Gpus, store: StateStore) -> None:
         raise GpuError(sentence(error)) from error
 
 
+def missing(gpus: Gpus, state: State) -> tuple[str, ...]:
+    """Return the slices whose GPU instance has vanished. Raises GpuError."""
+    try:
+        there = {uuid: driver.gpu_instances() for uuid, driver in gpus.items()}
+    except MigError as error:
+        raise GpuError(sentence(error)) from error
+    return tuple(
+        record.slice_name
+        for record in state.instances
+        if record.mig_uuid and _existing(record, there.get(record.gpu_uuid, ())) is None
+    )
+
+
 def disable_mig(gpus: Gpus) -> list[str]:
     """
     Switch MIG mode off on each GPU; return the names of those that had it on.

@@ -43,6 +43,7 @@ class Member:
     state: ServerState = "starting"
     restarts: int = 0
     ready_since_s: float = 0.0
+    reason: str = ""
 
     @property
     def name(self) -> str:
@@ -56,7 +57,8 @@ class Member:
 
     def record(self) -> ServerRecord:
         """Return what the state file remembers."""
-        return ServerRecord(self.spec, self.handle, str(self.log), self.state, self.restarts)
+        log_file, reason = str(self.log), self.reason
+        return ServerRecord(self.spec, self.handle, log_file, self.state, self.restarts, reason)
 
 
 class Fleet:
@@ -187,7 +189,7 @@ class Fleet:
         server = self._runtime.find(adopted.handle) if adopted else None
         if adopted and server:
             member.handle, member.server = server.handle, server
-            member.restarts = adopted.restarts
+            member.restarts, member.reason = adopted.restarts, adopted.reason
             process = server.handle.process
             log.info("server.adopted", slice=name, pid=process.pid if process else None)
         return member
@@ -250,6 +252,7 @@ class Fleet:
             how = await member.server.wait_ended()
             ready_for_s = loop.time() - member.ready_since_s
             delay_s = member.backoff.delay_s(ready_for_s)
+            member.reason = f"it ended after {ready_for_s:.0f} s: {how}"
             log.warning(
                 "server.died",
                 slice=member.name,
@@ -277,6 +280,7 @@ class Fleet:
             except StartError as error:
                 await self._end(member)
                 delay_s = member.backoff.delay_s(0.0)
+                member.reason = str(error)
                 log.error(
                     "server.not_restarted",
                     slice=member.name,

@@ -91,6 +91,10 @@ class MigPartitioner:
             name: Device(uuid, (("CUDA_VISIBLE_DEVICES", uuid),)) for name, uuid in devices.items()
         }
 
+    def missing(self, state: State) -> tuple[str, ...]:
+        """Return slices whose GPU instance is not there any more."""
+        return apply.missing(self.gpus, state)
+
     def uncut(self, store: StateStore) -> None:
         """Restore what was found."""
         apply.uncut(self.gpus, store)

@@ -100,6 +100,12 @@ class MpsPartitioner:
         record = self._started(mine, store)
         return {share.server.name: Device("", environment(share, record)) for share in mine}
 
+    def missing(self, state: State) -> tuple[str, ...]:
+        """Return all slices when the daemon has ended: none of them can work without it."""
+        if state.mps is None or find(state.mps) is not None:
+            return ()
+        return tuple(record.spec.member.name for record in state.servers)
+
     def uncut(self, store: StateStore) -> None:
         """Stop the daemon that this launcher started."""
         record = store.state.mps if store.state else None

@@ -69,6 +69,15 @@ class Partitioner(Protocol):
     def cut(self, work: Sequence[object], store: StateStore) -> dict[str, Device]:
         """Carry a stage's work out. Raises GpuError: refused, and undone as far as it could be."""
 
+    def missing(self, state: State) -> tuple[str, ...]:
+        """
+        Return the slices whose device is gone although nobody here removed it: somebody ran
+        nvidia-smi, the GPU was reset, the MPS daemon died. May be called in a thread.
+
+        Raises:
+            GpuError: The driver does not answer.
+        """
+
     def uncut(self, store: StateStore) -> None:
         """Remove what the state file claims, and restore what was found. Raises GpuError."""
 

@@ -16,8 +16,9 @@ import structlog
 
 from contract.slice_spec import SliceSpec
 from launcher import control, partitioners, recut
+from launcher.backoff import Backoff
 from launcher.config import LauncherConfig
-from launcher.errors import StartError
+from launcher.errors import LauncherError, StartError
 from launcher.fleet import Fleet
 from launcher.gateway_admin import GatewayAdmin
 from launcher.partition import Device, Division, Partitioner
@@ -32,6 +33,8 @@ from launcher.teardown import remove_inventory, teardown
 log = structlog.get_logger()
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GPU_POLL_S: Final = 2.0
+GPU_RETRY_MAX_S: Final = 60.0
 EXIT_OK: Final = 0
 EXIT_INTERRUPTED: Final = 130
 
@@ -84,8 +87,12 @@ class Session:
             self._progress.up()
             assert self._store.state is not None
             on_up(self._store.state)
-            async with control.serving(self._config, self.status, self.reshape):
-                await fleet.supervise()
+            async with (
+                control.serving(self._config, self.status, self.reshape),
+                asyncio.TaskGroup() as tasks,
+            ):
+                tasks.create_task(fleet.supervise())
+                tasks.create_task(self._watch_gpus())
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -119,8 +126,6 @@ class Session:
         async with self._reshaping:
             division = self._partitioner.divide(config, self._store.state, force, self._enable_mig)
             progress.step(f"re-cutting {division.into}")
-            self._config = config
-            self._store.change(settings=config.model_dump_json())
             gateway = GatewayAdmin(config.gateway_admin, config.gateway_token_file)
             manner = Manner(
                 gateway if drain else None,
@@ -130,7 +135,38 @@ class Session:
                 force,
             )
             await self._recut().carry_out(division, manner, progress)
+            self._config = config
+            self._store.change(settings=config.model_dump_json())
             progress.up()
+
+    async def _watch_gpus(self) -> None:
+        """Make again what vanishes: after a reset, or when somebody else cut the GPU."""
+        backoff = Backoff(GPU_POLL_S, GPU_RETRY_MAX_S, GPU_RETRY_MAX_S)
+        wait_s = GPU_POLL_S
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = GPU_POLL_S
+            state, partitioner = self._store.state, self._partitioner
+            if state is None or partitioner is None or self._reshaping.locked():
+                continue
+            try:
+                gone = await asyncio.to_thread(partitioner.missing, state)
+                if gone and not self._reshaping.locked():
+                    log.error("slices.vanished", slices=gone, hint="they are made again")
+                    await self._again()
+                    log.info("slices.restored", slices=gone)
+            except LauncherError as error:
+                wait_s = backoff.delay_s(0.0)
+                log.error("slices.not_restored", reason=str(error), again_in_s=wait_s)
+
+    async def _again(self) -> None:
+        """Bring about once more what is wanted; without the gateway, if it does not answer."""
+        gateway = GatewayAdmin(self._config.gateway_admin, self._config.gateway_token_file)
+        timeouts = (self._config.drain_timeout_s, self._config.stop_timeout_s)
+        async with self._reshaping:
+            division = self._divide()
+            manner = Manner(gateway, False, *timeouts, force=True)
+            await self._recut().carry_out(division, manner, self._progress)
 
     def _on_signal(self, number: signal.Signals, task: "asyncio.Task[object]") -> None:
         log.info("signal.received", signal=number.name)

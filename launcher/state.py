@@ -55,13 +55,19 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """A server that this launcher started, or was about to start."""
+    """
+    A server that this launcher started, or was about to start.
+
+    Attributes:
+        reason: Why it is not ready, or why it was started again; empty where it never was.
+    """
 
     spec: ServerSpec
     handle: Handle
     log: str
     state: ServerState = "starting"
     restarts: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

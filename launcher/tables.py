@@ -132,8 +132,13 @@ def status_table(document: dict[str, Any]) -> RenderableType:
     )
     hosts = {member["http"].rpartition(":")[0] for member in document["slices"]}
     where = f" on {', '.join(sorted(hosts))}" if hosts else ""
+    wrong = [
+        Text(f"{member['name']}: {member['reason']} (its log is {member['log']})", style="yellow")
+        for member in document["slices"]
+        if member.get("reason") and member["state"] != "ready"
+    ]
     head = Text(f"{document['gpu']}{where}, {watched}, inventory {document['inventory']}")
-    return Group(head, table, *note(document["simulated"]))
+    return Group(head, table, *wrong, *note(document["simulated"]))
 
 
 def plain_table(*columns: str) -> Table:

@@ -21,8 +21,8 @@ SEVEN = {f"s{i}": "1g.5gb" for i in range(7)}
 def apply(stack: Stack, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [
-            sys.executable, "-m", "launcher", "apply", *arguments, "--state-dir", str(stack.folder),
-            "--gateway-admin", stack.admin,
+            sys.executable, "-m", "launcher", "apply", "--state-dir", str(stack.folder),
+            "--gateway-admin", stack.admin, *arguments,
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
     )  # fmt: skip

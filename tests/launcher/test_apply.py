@@ -250,3 +250,12 @@ def test_disabling_mig_refuses_where_others_have_instances(gpu):
     gpu.destroy_gpu_instance(foreign.id)
     assert apply.disable_mig(by_uuid(gpu)) == ["NVIDIA A100-SXM4-40GB (simulated)"]
     assert apply.disable_mig(by_uuid(gpu)) == []
+
+
+def test_what_vanished_is_found_out(gpu, store):
+    run(gpu, store, "3g,1g")
+    assert apply.missing(by_uuid(gpu), store.state) == ()
+    victim = store.state.instances[1]
+    gpu.destroy_compute_instance(victim.gpu_instance_id, 0)
+    gpu.destroy_gpu_instance(victim.gpu_instance_id)
+    assert apply.missing(by_uuid(gpu), store.state) == (victim.slice_name,)

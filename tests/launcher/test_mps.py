@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from contract.slice_spec import Endpoint, SliceSpec
 from launcher import mps, partitioners, process_table
 from launcher.config import LauncherConfig
 from launcher.drivers import open_host
 from launcher.errors import ConfigError, GpuError, PlanError
 from launcher.mig import Memory
 from launcher.mps import MpsPartitioner
+from launcher.runtime import Handle, ServerSpec
 from launcher.simulator import Simulator
-from launcher.state import State, StateStore
+from launcher.state import ServerRecord, State, StateStore
 from tests.launcher.helpers import Launcher, wait_until
 
 
@@ -169,6 +171,19 @@ def test_how_it_is_named():
     assert partitioners.resolve("mps:simulated:t4-16gb") == "mps:simulated:t4-16gb"
     with pytest.raises(ConfigError):
         partitioners.resolve("mps:first")
+
+
+def test_a_daemon_that_has_died_is_missed(partitioner, store):
+    cut(partitioner, store, shares="2")
+    assert partitioner.missing(store.state) == ()
+    process = mps.find(store.state.mps)
+    process_table.send(process, signal.SIGKILL)
+    wait_until(lambda: not process_table.is_running(process), "death of the daemon")
+    member = SliceSpec("s0", Endpoint("h", 1), Endpoint("h", 2))
+    store.change(servers=(ServerRecord(ServerSpec(member, "/m", ()), Handle("m_"), "/x"),))
+    assert partitioner.missing(store.state) == ("s0",)
+    cut(partitioner, store, shares="2")
+    assert mps.find(store.state.mps) is not None
 
 
 @pytest.mark.e2e

@@ -206,3 +206,20 @@ def test_a_closed_terminal_does_not_keep_it_from_cleaning_up(launcher):
     process.send_signal(signal.SIGHUP)
     process.wait(30)
     assert launcher.traces() == []
+
+
+def test_slices_that_vanish_are_made_again(launcher):
+    """The GPU was reset, or somebody used nvidia-smi."""
+    assert launcher.call(*launcher.up_arguments("--detach")).returncode == 0
+    gpu = Simulator(launcher.state_dir / "simulated-a100-40gb.json", BOARDS["a100-40gb"])
+    before = gpu.gpu_instances()
+    gpu.reset()
+    gpu.set_mig_mode(True)
+    wait_until(lambda: gpu.gpu_instances() == before, "the instances are made again")
+    wait_until(lambda: len(gpu.mig_devices()) == 2, "so are the devices")
+    assert "slices.vanished" in (launcher.state_dir / "launcher.log").read_text()
+    wait_until(
+        lambda: [s["state"] for s in launcher.status()["slices"]] == ["ready", "ready"], "servers"
+    )
+    assert launcher.call("down").returncode == 0
+    assert launcher.traces() == []
