@@ -4,6 +4,8 @@ from typing import Final
 
 from launcher.mig import MigCode, MigError
 
+OPEN: Final = "open the NVIDIA driver"
+"""The one operation in which no GPU has had a say yet."""
 CONFIG_CAPABILITY: Final = "/proc/driver/nvidia/capabilities/mig/config"
 CURES: Final[dict[MigCode, str]] = {
     MigCode.UNINITIALIZED: "this is a mistake of mig-launcher's own: please report it",
@@ -91,4 +93,5 @@ def sentence(error: MigError, mode_needs_reset: bool | None = None) -> str:
             cure = AMPERE_PENDING
         elif error.code is MigCode.IN_USE:
             cure = AT_ONCE_IN_USE
-    return f"the GPU refused to {error}; {cure}"
+    refused = "cannot" if error.operation == OPEN else "the GPU refused to"
+    return f"{refused} {error}; {cure}"

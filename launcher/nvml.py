@@ -15,6 +15,7 @@ from typing import Any, Final
 import pynvml
 import structlog
 
+from launcher.cures import OPEN
 from launcher.mig import (
     ATTRIBUTES,
     ComputeInstance,
@@ -50,7 +51,7 @@ class RealNvml:
 
     def __init__(self) -> None:
         """Raise MigError when there is no driver, or none that answers."""
-        _ask("open the NVIDIA driver", pynvml.nvmlInit)
+        _ask(OPEN, pynvml.nvmlInit)
 
     def gpus(self) -> Sequence["RealGpu"]:
         """Return the GPUs by index."""
@@ -141,7 +142,7 @@ class RealGpu:
             raise MigError(operation, _code(status), self._users())
         # The switch may have reset the GPU, which changes handles and minor numbers.
         pynvml.nvmlShutdown()
-        _ask("open the NVIDIA driver", pynvml.nvmlInit)
+        _ask(OPEN, pynvml.nvmlInit)
         if self.mig_mode()[0] is not enabled:
             raise MigError(operation, MigCode.RESET_REQUIRED, "the mode is pending")
 

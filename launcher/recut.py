@@ -9,8 +9,9 @@ completed by asking for the same again: what is done already is found done.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -126,14 +127,15 @@ class Recut:
         """Drain slices, take them out of the inventory, and stop their servers."""
         if not names:
             return
+        drained: frozenset[str] = frozenset()
         if manner.gateway is not None:
             progress.step(f"draining {', '.join(sorted(names))}")
-            await self._drain(names, manner, manner.gateway)
+            drained = await self._drain(names, manner, manner.gateway)
         left = [s.member for name, s in self._fleet.specs.items() if name not in names]
         self._publish(left)
         if manner.gateway is not None:
             try:
-                await manner.gateway.wait_gone(names)
+                await manner.gateway.wait_gone(drained)
             except GatewayError:
                 self._publish()
                 await self._put_back(manner)
@@ -141,8 +143,11 @@ class Recut:
         progress.step(f"stopping {', '.join(sorted(names))}")
         await self._fleet.remove(names, manner.stop_timeout_s, self._hurry)
 
-    async def _drain(self, names: frozenset[str], manner: Manner, gateway: GatewayAdmin) -> None:
-        known = await gateway.slices()
+    async def _drain(
+        self, names: frozenset[str], manner: Manner, gateway: GatewayAdmin
+    ) -> frozenset[str]:
+        """Drain those of `names` that the gateway knows; return them."""
+        known = await self._known(gateway)
         assert self._store.state is not None
         # What an operator has taken out stays out: only what we drain is put back.
         ours = [name for name in sorted(names & known.keys()) if known[name]["enabled"]]
@@ -151,10 +156,19 @@ class Recut:
         try:
             for name in ours:
                 await gateway.drain(name, manner.force)
-            await gateway.wait_idle(names, manner.drain_timeout_s, manner.force)
+            await gateway.wait_idle(names & known.keys(), manner.drain_timeout_s, manner.force)
         except GatewayError:
             await self._put_back(manner)
             raise
+        return names & known.keys()
+
+    async def _known(self, gateway: GatewayAdmin) -> dict[str, dict[str, Any]]:
+        """Return what the gateway says of our slices; another's may have the same names."""
+        ours = {name: str(spec.member.http) for name, spec in self._fleet.specs.items()}
+        known = await gateway.slices()
+        return {
+            name: known[name] for name in ours.keys() & known if known[name]["http"] == ours[name]
+        }
 
     async def _put_back(self, manner: Manner) -> None:
         """Enable what was drained and runs again; what cannot be told stays on record."""
@@ -190,11 +204,19 @@ class Recut:
         running = frozenset(self._fleet.specs)
         touches = any(stage.going & running for stage in division.stages)
         drained = self._store.state.drained if self._store.state else ()
-        if manner.gateway is None or await manner.gateway.answers():
+        if manner.gateway is None:
             return manner
-        if manner.must_drain and (touches or drained):
+        needed = manner.must_drain and (touches or bool(drained))
+        if await manner.gateway.answers():
+            if needed and running and not await self._known(manner.gateway):
+                raise GatewayError(
+                    f"the gateway at {manner.gateway.address} serves none of these slices; name "
+                    "theirs with --gateway-admin, or re-cut without draining with --no-drain"
+                )
+            return manner
+        if needed:
             await manner.gateway.slices()  # says what is wrong, and what to do
-        return Manner(None, False, manner.drain_timeout_s, manner.stop_timeout_s, manner.force)
+        return replace(manner, gateway=None, must_drain=False)
 
     def _publish(self, members: Sequence[SliceSpec] | None = None) -> None:
         """Write the inventory: of all servers, or of these."""

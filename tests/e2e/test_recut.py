@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.load import Load
 from tests.e2e.stack import REPOSITORY, Stack, wait_until
+from tests.support.watchdog import taken_down_after
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -113,10 +115,24 @@ def test_a_gateway_that_does_not_answer_is_told_before_anything_stops(stack: Sta
     assert profiles(stack) == SEVEN
 
 
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[Stack]:
+    """A system of the test's own, whose launcher may end."""
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    stack = Stack(folder)
+    with taken_down_after(stack.folder):
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.stop()
+
+
 @pytest.mark.chaos
 @pytest.mark.slow
-def test_a_launcher_that_is_killed_in_the_middle_is_replaced_by_apply(recut_stack: Stack) -> None:
-    stack = recut_stack
+def test_a_launcher_that_is_killed_in_the_middle_is_replaced_by_apply(own_stack: Stack) -> None:
+    stack = own_stack
     assert stack.launcher is not None
     with Load(stack.address) as load:
         load.wait_for(20)

@@ -4,7 +4,6 @@ import ctypes
 import random
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,14 +14,10 @@ import structlog
 from launcher.nvml import RealNvml
 from launcher.profiles import BOARDS
 from launcher.simulator import Simulator
-from tests.launcher.helpers import REPOSITORY, Launcher
+from tests.launcher.helpers import Launcher
+from tests.support.watchdog import taken_down_after
 
 SLICES_MAX = 7
-WATCHDOG = """
-import subprocess, sys
-sys.stdin.read()  # until every copy of the other end is closed: the test has ended, or was killed
-subprocess.run([sys.executable, "-m", "launcher", "down", "--state-dir", sys.argv[1]], check=False)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -97,24 +92,7 @@ def _is_free(port: int) -> bool:
 
 @pytest.fixture
 def launcher(tmp_path: Path, port_base: int) -> Iterator[Launcher]:
-    """
-    A launcher whose processes end with the test.
-
-    The watchdog waits at a pipe that closes with this process, however it ends, and then runs
-    `down`: a killed test run leaves nothing either.
-    """
+    """A launcher whose processes end with the test, or with a killed test run."""
     made = Launcher(tmp_path, port_base)
-    watchdog = subprocess.Popen(
-        [sys.executable, "-c", WATCHDOG, str(made.state_dir)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=REPOSITORY,
-        start_new_session=True,
-    )
-    try:
+    with taken_down_after(made.state_dir):
         yield made
-    finally:
-        assert watchdog.stdin is not None
-        watchdog.stdin.close()
-        watchdog.wait(60)

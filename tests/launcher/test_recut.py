@@ -41,6 +41,8 @@ class World:
         self.states = dict.fromkeys(names, "enabled")
         self.in_flight = dict.fromkeys(names, 0)
         self.refuse = None
+        self.mine = True
+        self.address = "here:9001"
         self.fail = {}
 
     # the fleet
@@ -74,7 +76,11 @@ class World:
         if self.refuse:
             raise GatewayError(self.refuse)
         return {
-            name: {"enabled": order == "enabled", "in_flight": self.in_flight.get(name, 0)}
+            name: {
+                "enabled": order == "enabled",
+                "in_flight": self.in_flight.get(name, 0),
+                "http": str(planned(name).http if self.mine else Endpoint("other", 1)),
+            }
             for name, order in self.states.items()
         }
 
@@ -221,6 +227,17 @@ async def test_without_a_gateway_it_is_refused_before_anything_stops(store):
     assert world.told == []
     await run(world, store, must_drain=False)
     assert "stop s0 s1" in world.told
+
+
+async def test_a_strangers_gateway_is_left_alone(store):
+    """It has slices of the same names, at other addresses."""
+    world = World(FOUR)
+    world.mine = False
+    with pytest.raises(GatewayError, match="serves none of these slices; name theirs with"):
+        await run(world, store)
+    assert world.told == []
+    await run(world, store, must_drain=False)
+    assert not any(told.startswith(("drain", "enable")) for told in world.told)
 
 
 async def test_a_server_that_is_to_run_otherwise_is_replaced_alone(store):
