@@ -18,7 +18,17 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from contract import logs
-from launcher import apply_client, config, detach, partitioners, plan_views, status, tables, top
+from launcher import (
+    apply_client,
+    config,
+    detach,
+    partitioners,
+    plan_views,
+    status,
+    tables,
+    top,
+    usage,
+)
 from launcher.command_line import build_parser
 from launcher.config import LauncherConfig
 from launcher.down import disable_mig, down
@@ -152,6 +162,7 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
 
 def _status(options: argparse.Namespace, settings: LauncherConfig) -> int:
     document = status.as_dict(status.read(settings.state_dir))
+    usage.add(document, settings.state_dir)
     if not document["up"] and not options.json:
         print(f"nothing is up (state folder {settings.state_dir})")
         return 0

@@ -111,7 +111,10 @@ def _mode(document: dict[str, Any]) -> str:
 def status_table(document: dict[str, Any]) -> RenderableType:
     """Return the table of `status.as_dict`."""
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for column in ("slice", "profile", "MIG UUID", PORTS, "pid", "state", "restarts", "simulated"):
+    with_memory = any(member.get("memory_mib") for member in document["slices"])
+    memory = ("MiB used",) if with_memory else ()
+    columns = ("slice", "profile", "MIG UUID", PORTS, "pid", "state", "restarts", "simulated")
+    for column in (*columns, *memory):
         # In a narrow terminal the UUID is what folds; all else must be read at a glance.
         table.add_column(column, no_wrap=column != "MIG UUID", overflow="fold")
     for member in document["slices"]:
@@ -125,6 +128,7 @@ def status_table(document: dict[str, Any]) -> RenderableType:
             Text(member["state"], style=STATE_STYLES.get(member["state"], "yellow")),
             str(member["restarts"]),
             "yes" if member["simulated"] else "no",
+            *([_used(member["memory_mib"])] if with_memory else []),
         )
     pid = document["launcher_pid"]
     watched = (
@@ -138,7 +142,22 @@ def status_table(document: dict[str, Any]) -> RenderableType:
         if member.get("reason") and member["state"] != "ready"
     ]
     head = Text(f"{document['gpu']}{where}, {watched}, inventory {document['inventory']}")
-    return Group(head, table, *wrong, *note(document["simulated"]))
+    gpus = [_gpu_line(gpu) for gpu in document.get("gpus", ()) if not gpu["simulated"]]
+    if document.get("gpu_error"):
+        wrong.append(Text(document["gpu_error"], style="red"))
+    return Group(head, *gpus, table, *wrong, *note(document["simulated"]))
+
+
+def _used(memory: dict[str, Any] | None) -> str:
+    if memory is None:
+        return "-"
+    total = f" of {memory['total']}" if memory["total"] is not None else ""
+    return f"{memory['used']}{total}"
+
+
+def _gpu_line(gpu: dict[str, Any]) -> Text:
+    mode = "MIG mode on" if gpu["mig_mode"] else "MIG mode off"
+    return Text(f"GPU {gpu['index']}: {gpu['name']}, {mode}, {_used(gpu['memory_mib'])} MiB used")
 
 
 def plain_table(*columns: str) -> Table:

@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from launcher import status, tables
+from launcher import status, tables, usage
 
 
 def run(folder: Path, interval_s: float, console: Console) -> int:
@@ -23,6 +23,7 @@ def run(folder: Path, interval_s: float, console: Console) -> int:
 
 def _shown(folder: Path) -> RenderableType:
     document = status.as_dict(status.read(folder))
+    usage.add(document, folder)
     if not document["up"]:
         return Text(f"nothing is up (state folder {folder})")
     return tables.status_table(document)

@@ -262,6 +262,8 @@ def test_up_cuts_through_nvml_and_down_restores(launcher, stand_in, tmp_path, mo
     assert [member["profile"] for member in slices] == ["3g.20gb", "1g.10gb", "1g.5gb"]
     assert len({member["mig_uuid"] for member in slices}) == 3
     assert not any(member["simulated"] for member in slices)
+    told = launcher.call("status")
+    assert "GPU 0: NVIDIA A100-SXM4-40GB, MIG mode on, 512 of 40536 MiB used" in told.stdout
     shown = launcher.call("plan", "--gpu", "0", "--layout", "3g,1g.10gb,1g")
     assert "keep 3 GPU instances" in shown.stdout
     assert launcher.call("down").returncode == 0
