@@ -17,7 +17,7 @@ from launcher.errors import GatewayError
 log = structlog.get_logger()
 
 CALL_S: Final = 10.0
-APPEARS_S: Final = 15.0
+APPEARS_S: Final = 60.0
 """The gateway reads the inventory twice a second, and checks a slice before it lets it in."""
 POLL_S: Final = 0.1
 CONFLICT: Final = 409

@@ -173,7 +173,12 @@ class RealGpu:
             handles = (pynvml.c_nvmlGpuInstance_t * room)()
             count = ctypes.c_uint(room)
             operation = f"list instances of {profile.name}"
-            _ask(operation, ask, device, profile.id, handles, ctypes.byref(count))
+            try:
+                _ask(operation, ask, device, profile.id, handles, ctypes.byref(count))
+            except MigError as error:
+                if error.code is MigCode.NOT_SUPPORTED:  # not in the GPU's present mode (+gfx)
+                    continue
+                raise
             found += [
                 _instance(_ask(operation, pynvml.nvmlGpuInstanceGetInfo, handles[i]))
                 for i in range(count.value)

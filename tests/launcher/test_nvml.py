@@ -160,6 +160,18 @@ def test_what_a_driver_does_not_tell_is_left_out(nvml):
     assert gpu.memory("MIG-none") is None
 
 
+def test_an_older_driver_knows_older_structures_and_no_names(nvml, monkeypatch):
+    """Before R515 there is version 1 alone; the names follow from the memory."""
+    (gpu,) = nvml(1).gpus()
+    gpu.set_mig_mode(True)
+    monkeypatch.setenv("NVML_STAND_IN_REFUSE", "nvmlDeviceGetGpuInstanceProfileInfoV:13")
+    assert gpu.profiles() == tuple(entry.profile for entry in BOARDS["a100-40gb"].profiles)
+    instance = gpu.create_gpu_instance(9, Placement(0, 4))
+    function = "nvmlGpuInstanceGetComputeInstanceProfileInfoV"
+    monkeypatch.setenv("NVML_STAND_IN_REFUSE", f"{function}:13")
+    assert [profile.id for profile in gpu.compute_profiles(instance.id)] == [0, 1, 2]
+
+
 def test_who_is_in_the_way_is_named(nvml, monkeypatch):
     (gpu,) = nvml(1).gpus()
     gpu.set_mig_mode(True)

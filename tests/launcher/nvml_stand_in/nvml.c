@@ -44,6 +44,10 @@ typedef struct {
     char name[96];
 } ci_profile_v2_t;
 typedef struct {
+    unsigned id, sliceCount, instanceCount, multiprocessorCount, sharedCopyEngineCount,
+        sharedDecoderCount, sharedEncoderCount, sharedJpegCount, sharedOfaCount;
+} ci_profile_v1_t;
+typedef struct {
     void *device, *gpuInstance;
     unsigned id, profileId;
     placement_t placement;
@@ -58,6 +62,7 @@ typedef struct { unsigned long long total, free, used; } memory_t;
 _Static_assert(sizeof(profile_v1_t) == 48, "nvmlGpuInstanceProfileInfo_t");
 _Static_assert(sizeof(profile_v2_t) == 0x98, "nvmlGpuInstanceProfileInfo_v2_t");
 _Static_assert(sizeof(ci_profile_v2_t) == 0x88, "nvmlComputeInstanceProfileInfo_v2_t");
+_Static_assert(sizeof(ci_profile_v1_t) == 36, "nvmlComputeInstanceProfileInfo_t");
 _Static_assert(sizeof(gi_info_t) == 24 && sizeof(ci_info_t) == 32, "instance infos");
 _Static_assert(sizeof(attributes_t) == 40, "nvmlDeviceAttributes_t");
 
@@ -225,8 +230,7 @@ int nvmlDeviceSetMigMode(void *h, unsigned mode, unsigned *status) {
 }
 
 /* --- profiles ---------------------------------------------------------------------------- */
-int nvmlDeviceGetGpuInstanceProfileInfoV(void *h, unsigned index, profile_v2_t *info) {
-    ENTER();
+static int profile_info(void *h, unsigned index, profile_v2_t *info) {
     if (!is_gpu(h) || !info) return INVALID_ARGUMENT;
     if (info->version != 0x02000098) return VERSION_MISMATCH;
     if (index >= INDEX_END) return INVALID_ARGUMENT;
@@ -247,6 +251,20 @@ int nvmlDeviceGetGpuInstanceProfileInfoV(void *h, unsigned index, profile_v2_t *
         return OK;
     }
     return NOT_SUPPORTED;
+}
+int nvmlDeviceGetGpuInstanceProfileInfoV(void *h, unsigned index, profile_v2_t *info) {
+    ENTER();
+    return profile_info(h, index, info);
+}
+int nvmlDeviceGetGpuInstanceProfileInfo(void *h, unsigned index, profile_v1_t *info) {
+    ENTER();
+    profile_v2_t full = {.version = 0x02000098};
+    int refused = profile_info(h, index, &full);
+    if (refused || !info) return refused ? refused : INVALID_ARGUMENT;
+    *info = (profile_v1_t){full.id, 0, full.sliceCount, full.instanceCount,
+                           full.multiprocessorCount, full.copyEngineCount, full.decoderCount,
+                           full.encoderCount, full.jpegCount, full.ofaCount, full.memorySizeMB};
+    return OK;
 }
 int nvmlDeviceGetGpuInstancePossiblePlacements_v2(
     void *h, unsigned id, placement_t *places, unsigned *count) {
@@ -375,6 +393,16 @@ int nvmlGpuInstanceGetComputeInstanceProfileInfoV(
     info->instanceCount = (unsigned)ci_max(gi, index);
     info->multiprocessorCount = 14 * CI_SLICES[index];
     snprintf(info->name, sizeof info->name, "MIG %uc", CI_SLICES[index]);
+    return OK;
+}
+int nvmlGpuInstanceGetComputeInstanceProfileInfo(
+    void *h, unsigned index, unsigned engine, ci_profile_v1_t *info) {
+    ENTER();
+    gi_t *gi = h;
+    if (!gpu_of(gi) || !info || engine != 0 || index >= 9) return INVALID_ARGUMENT;
+    if (!ci_max(gi, index)) return NOT_SUPPORTED;
+    *info = (ci_profile_v1_t){index, CI_SLICES[index], (unsigned)ci_max(gi, index),
+                              14 * CI_SLICES[index], 0, 0, 0, 0, 0};
     return OK;
 }
 int nvmlGpuInstanceCreateComputeInstance(void *h, unsigned id, void **made) {
