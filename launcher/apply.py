@@ -1,34 +1,30 @@
 """
-Carries out a plan on the GPU, and undoes it: each step looks before it acts.
+Carries out a plan on the GPUs, and undoes it: each step looks before it acts.
 
 Only what the state file claims is destroyed, and only if what is there still is what was made: the
 same instance id, profile and placement. After a reboot, or when somebody cut the GPU anew with
-nvidia-smi, the ids may belong to others.
+nvidia-smi, the ids may belong to others. A step that is refused has the steps before it rolled back;
+a launcher that is killed between two steps is repaired by the next `up`, or undone by `down`.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
 
 import structlog
 
+from launcher import cutting
+from launcher.cures import sentence
+from launcher.cutting import Journal
 from launcher.errors import GpuError
-from launcher.mig import GpuInstance, MigCode, MigDriver, MigError
-from launcher.plan import GpuFacts, Owned, Plan, PlannedSlice, ProfileFacts
+from launcher.mig import GpuInstance, MigDriver, MigError
+from launcher.plan import GpuFacts, Owned, PlannedSlice, ProfileFacts
+from launcher.stages import Cut
 from launcher.state import InstanceRecord, State, StateStore
 
 log = structlog.get_logger()
-Result = TypeVar("Result")
 
-IN_USE_PATIENCE_S: Final = 10.0
-"""A device stays in use for a moment after its last process ended; NVML's own flakiness too."""
-IN_USE_FIRST_DELAY_S: Final = 0.1
-HINTS: Final = {
-    MigCode.NO_PERMISSION: "; run the launcher as root",
-    MigCode.RESET_REQUIRED: "; reset the GPU, then run this again",
-    MigCode.IN_USE: "; stop what uses it, then run this again",
-}
+Gpus = Mapping[str, MigDriver]
+"""Drivers by UUID of their GPU."""
 
 
 def read_facts(driver: MigDriver) -> GpuFacts:
@@ -44,78 +40,177 @@ def read_facts(driver: MigDriver) -> GpuFacts:
             instances=driver.gpu_instances(),
         )
     except MigError as error:
-        raise _gpu_error(error) from error
+        raise GpuError(sentence(error)) from error
 
 
-def find_owned(state: State | None, facts: GpuFacts) -> tuple[Owned, ...]:
-    """Return which of the GPU's instances are this launcher's, as far as they still exist."""
+def find_owned(state: State | None, facts: Sequence[GpuFacts]) -> tuple[Owned, ...]:
+    """Return which of the GPUs' instances are this launcher's, as far as they still exist."""
+    instances = {known.gpu.uuid: known.instances for known in facts}
     records = state.instances if state else ()
-    found = ((record.slice_name, _existing(record, facts.instances)) for record in records)
-    return tuple(Owned(name, instance.id) for name, instance in found if instance)
+    found = ((record, _existing(record, instances.get(record.gpu_uuid, ()))) for record in records)
+    return tuple(
+        Owned(record.slice_name, record.gpu_uuid, instance.id)
+        for record, instance in found
+        if instance
+    )
 
 
-def cut(driver: MigDriver, plan: Plan, store: StateStore) -> dict[str, str]:
+def cut(gpus: Gpus, cuts: Sequence[Cut], store: StateStore) -> dict[str, str]:
     """
-    Make the GPU as planned.
+    Make the GPUs as planned.
 
     Returns:
-        The MIG device's UUID for each slice name.
+        The MIG device's UUID for each slice name of the cuts.
 
     Raises:
-        GpuError: A step was refused; the state file has what was made until then.
+        GpuError: A step was refused. What had been done was undone, and the message says so; what
+            could not be undone is on record.
     """
-    try:
-        if plan.enable_mig:
-            store.change(mig_mode_enabled=True)
-            _patiently(lambda: driver.set_mig_mode(True))
-            log.info("mig_mode.enabled", gpu=plan.gpu.name, simulated=plan.gpu.simulated)
-        for instance in plan.destroy:
-            _destroy(driver, instance, None)
-            log.info("instance.destroyed", gpu_instance=instance.id, gpu=plan.gpu.name)
-        store.change(instances=tuple(_intended(member) for member in plan.slices))
-        for member in plan.create:
-            made = _patiently(
-                lambda member=member: driver.create_gpu_instance(  # type: ignore[misc]
-                    member.profile.id, member.placement
-                )
+    journal = Journal()
+    before = _records(store)
+    devices: dict[str, str] = {}
+    for part in cuts:
+        try:
+            devices |= _cut_one(gpus[part.gpu_uuid], part, store, journal)
+        except MigError as error:
+            needs_reset = (
+                gpus[part.gpu_uuid].gpu().mode_needs_reset
+                if error.operation.endswith("MIG mode")
+                else None
             )
-            log.info(
-                "instance.created",
-                slice=member.name,
-                profile=member.profile.name,
-                gpu_instance=made.id,
-                placement=str(made.placement),
-                simulated=plan.gpu.simulated,
-            )
-        records = tuple(_with_device(driver, record) for record in _records(store))
-        store.change(instances=records)
-    except MigError as error:
-        raise _gpu_error(error) from error
-    return {record.slice_name: record.mig_uuid for record in records}
+            why = sentence(error, needs_reset)
+            raise GpuError(f"{why}{_roll_back(gpus, journal, before, store)}") from error
+    return devices
 
 
-def uncut(driver: MigDriver, store: StateStore) -> None:
+def _cut_one(driver: MigDriver, part: Cut, store: StateStore, journal: Journal) -> dict[str, str]:
+    assert store.state is not None
+    uuid = part.gpu_uuid
+    if part.enable_mig:
+        store.change(mig_enabled=(*store.state.mig_enabled, uuid))
+        cutting.set_mode(driver, True, journal)
+    for instance in part.destroy:
+        if instance in part.foreign:
+            found = cutting.describe(driver, uuid, instance)
+            store.change(found=(*store.state.found, found))
+        cutting.destroy(driver, uuid, instance, journal)
+        _forget(store, uuid, instance)
+    names = {member.name for member in (*part.create, *part.keep)}
+    others = tuple(record for record in _records(store) if record.slice_name not in names)
+    intended = tuple(_intended(member) for member in (*part.create, *part.keep))
+    store.change(instances=(*others, *intended))
+    for member in part.create:
+        cutting.create(driver, uuid, member.profile.id, member.placement, journal)
+    if part.create:
+        driver.publish()
+    made = tuple(_with_device(driver, record) for record in intended)
+    store.change(instances=(*others, *made))
+    return {record.slice_name: record.mig_uuid for record in made}
+
+
+def _roll_back(
+    gpus: Gpus, journal: Journal, before: tuple[InstanceRecord, ...], store: StateStore
+) -> str:
+    """Undo; return what is to be said about it."""
+    assert store.state is not None
+    if not journal.undo:
+        store.change(instances=before)
+        return ""
+    problems = journal.roll_back()
+    records = []
+    for record in before:
+        driver = gpus.get(record.gpu_uuid)
+        try:
+            # Made again, an instance may have another id.
+            same = replace(record, gpu_instance_id=None)
+            records.append(_with_device(driver, same) if driver else record)
+        except MigError as error:
+            log.error("instance.not_restored", slice=record.slice_name, reason=str(error))
+            problems.append(f"{record.slice_name}: {error}")
+            records.append(record)
+    intended = tuple(r for r in _records(store) if problems and r.slice_name not in _names(records))
+    still_off = tuple(u for u in store.state.mig_enabled if u in gpus and gpus[u].mig_mode()[0])
+    store.change(instances=(*records, *intended), mig_enabled=still_off)
+    if problems:
+        return (
+            f"; not all that had been done could be undone ({'; '.join(problems)}): run this "
+            "again, or `mig-launcher down`"
+        )
+    return "; what had been done was undone"
+
+
+def uncut(gpus: Gpus, store: StateStore) -> None:
     """
-    Destroy what the state file claims, and switch MIG mode off if the launcher switched it on.
+    Restore what was found: destroy what the state file claims, make again what was destroyed of
+    others by force, and switch MIG mode off where the launcher switched it on.
 
     Raises:
-        GpuError: Something is still in use; what could not be destroyed stays on record.
+        GpuError: Something is still in use; what could not be undone stays on record.
     """
     try:
         for record in _records(store):
-            instance = _existing(record, driver.gpu_instances())
-            if instance is not None:
-                _destroy(driver, instance, record.compute_instance_id)
-                log.info("instance.destroyed", slice=record.slice_name, gpu_instance=instance.id)
+            driver = gpus.get(record.gpu_uuid)
+            instance = _existing(record, driver.gpu_instances()) if driver else None
+            if driver is not None and instance is not None:
+                cutting.destroy(driver, record.gpu_uuid, instance)
             elif record.gpu_instance_id is not None:
                 log.warning("instance.vanished", slice=record.slice_name, profile=record.profile)
             left = tuple(other for other in _records(store) if other != record)
             store.change(instances=left)
-        if store.state and store.state.mig_mode_enabled and not driver.gpu_instances():
-            _disable_mig(driver)
-            store.change(mig_mode_enabled=False)
+        _restore_found(gpus, store)
+        for uuid in store.state.mig_enabled if store.state else ():
+            driver = gpus.get(uuid)
+            if driver is not None and not driver.gpu_instances():
+                _disable_mig(driver)
+        if store.state:
+            store.change(mig_enabled=())
     except MigError as error:
-        raise _gpu_error(error) from error
+        raise GpuError(sentence(error)) from error
+
+
+def missing(gpus: Gpus, state: State) -> tuple[str, ...]:
+    """Return the slices whose GPU instance has vanished. Raises GpuError."""
+    try:
+        there = {uuid: driver.gpu_instances() for uuid, driver in gpus.items()}
+    except MigError as error:
+        raise GpuError(sentence(error)) from error
+    return tuple(
+        record.slice_name
+        for record in state.instances
+        if record.mig_uuid and _existing(record, there.get(record.gpu_uuid, ())) is None
+    )
+
+
+def disable_mig(gpus: Gpus) -> list[str]:
+    """
+    Switch MIG mode off on each GPU; return the names of those that had it on.
+
+    Raises:
+        GpuError: A GPU is in use, still has instances, or needs a reset.
+    """
+    switched = []
+    for driver in gpus.values():
+        gpu = driver.gpu()
+        if not driver.mig_mode()[0]:
+            continue
+        if driver.gpu_instances():
+            raise GpuError(f"{gpu.name} still has GPU instances that mig-launcher did not make")
+        try:
+            cutting.set_mode(driver, False, Journal())
+        except MigError as error:
+            raise GpuError(sentence(error, gpu.mode_needs_reset)) from error
+        switched.append(gpu.name)
+    return switched
+
+
+def _restore_found(gpus: Gpus, store: StateStore) -> None:
+    assert store.state is not None
+    for found in store.state.found:
+        driver = gpus.get(found.gpu_uuid)
+        if driver is not None and driver.mig_mode()[0]:
+            cutting.again(driver, found)
+        left = tuple(other for other in store.state.found if other != found)
+        store.change(found=left)
 
 
 def _disable_mig(driver: MigDriver) -> None:
@@ -129,6 +224,7 @@ def _disable_mig(driver: MigDriver) -> None:
 def _intended(member: PlannedSlice) -> InstanceRecord:
     return InstanceRecord(
         slice_name=member.name,
+        gpu_uuid=member.gpu_uuid,
         profile=member.profile.name,
         profile_id=member.profile.id,
         placement=member.placement,
@@ -140,36 +236,17 @@ def _with_device(driver: MigDriver, record: InstanceRecord) -> InstanceRecord:
     """Return the record with its instance and its device, whose compute instance is made if needed."""
     instance = _existing(record, driver.gpu_instances())
     if instance is None:
-        raise MigError(f"find GPU instance of {record.slice_name}", MigCode.NOT_FOUND)
-    whole = next(
-        profile.compute_slices for profile in driver.profiles() if profile.id == record.profile_id
-    )
-    # The compute profile that takes the whole instance: 0 for a 1g, but 7 for a 1g with double
-    # memory. So it is found by its slices, never by its id.
-    ci_profile = next(
-        profile
-        for profile in driver.compute_profiles(instance.id)
-        if profile.compute_slices == whole
-    )
-    inside = driver.compute_instances(instance.id)
-    made = next((ci for ci in inside if ci.profile_id == ci_profile.id), None)
-    if made is None:
-        made = _patiently(lambda: driver.create_compute_instance(instance.id, ci_profile.id))
-    key = (instance.id, made.id)
-    device = next(
-        device
-        for device in driver.mig_devices()
-        if (device.gpu_instance_id, device.compute_instance_id) == key
-    )
+        return replace(record, gpu_instance_id=None)
+    compute_instance_id, device = cutting.device_of(driver, instance)
     return replace(
         record,
         gpu_instance_id=instance.id,
-        compute_instance_id=made.id,
+        compute_instance_id=compute_instance_id,
         mig_uuid=device.uuid,
     )
 
 
-def _existing(record: InstanceRecord, instances: tuple[GpuInstance, ...]) -> GpuInstance | None:
+def _existing(record: InstanceRecord, instances: Sequence[GpuInstance]) -> GpuInstance | None:
     """Return the instance a record is about, if what is there still is what was made."""
     for instance in instances:
         same_kind = (instance.profile_id, instance.placement) == (
@@ -181,35 +258,18 @@ def _existing(record: InstanceRecord, instances: tuple[GpuInstance, ...]) -> Gpu
     return None
 
 
-def _destroy(driver: MigDriver, instance: GpuInstance, compute_instance_id: int | None) -> None:
-    """Destroy an instance with the compute instance that is ours; with all when none is named."""
-    for inside in driver.compute_instances(instance.id):
-        if compute_instance_id in (None, inside.id):
-            _patiently(
-                lambda number=inside.id: driver.destroy_compute_instance(  # type: ignore[misc]
-                    instance.id, number
-                )
-            )
-    _patiently(lambda: driver.destroy_gpu_instance(instance.id))
+def _forget(store: StateStore, gpu_uuid: str, instance: GpuInstance) -> None:
+    left = tuple(
+        record
+        for record in _records(store)
+        if record.gpu_uuid != gpu_uuid or _existing(record, [instance]) is None
+    )
+    store.change(instances=left)
 
 
-def _patiently(step: Callable[[], Result]) -> Result:
-    """Do a step; while the GPU says "in use" do it again, for IN_USE_PATIENCE_S."""
-    deadline_s = time.monotonic() + IN_USE_PATIENCE_S
-    delay_s = IN_USE_FIRST_DELAY_S
-    while True:
-        try:
-            return step()
-        except MigError as error:
-            if error.code is not MigCode.IN_USE or time.monotonic() + delay_s > deadline_s:
-                raise
-        time.sleep(delay_s)
-        delay_s *= 2
+def _names(records: Sequence[InstanceRecord]) -> set[str]:
+    return {record.slice_name for record in records}
 
 
 def _records(store: StateStore) -> tuple[InstanceRecord, ...]:
     return store.state.instances if store.state else ()
-
-
-def _gpu_error(error: MigError) -> GpuError:
-    return GpuError(f"the GPU refused to {error}{HINTS.get(error.code, '')}")

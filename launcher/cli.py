@@ -1,5 +1,5 @@
 """
-mig-launcher: profiles | plan | up | down | status.
+mig-launcher: profiles | plan | up | apply | down | status | top.
 
 Exit codes: 0 done; 2 it cannot be done, and standard error says why in a sentence; 130 interrupted
 before it was done.
@@ -14,16 +14,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from contract import logs
-from launcher import config, detach, drivers, status, tables
+from launcher import (
+    apply_client,
+    config,
+    detach,
+    partitioners,
+    plan_views,
+    status,
+    tables,
+    top,
+    usage,
+)
+from launcher.command_line import build_parser
 from launcher.config import LauncherConfig
-from launcher.down import down
-from launcher.errors import LauncherError
+from launcher.down import disable_mig, down
+from launcher.errors import ConfigError, LauncherError
 from launcher.output import unbreakable
+from launcher.profile_list import documents
 from launcher.progress import LiveProgress, PipeProgress, PlainProgress, Progress
-from launcher.state import State
+from launcher.state import State, StateStore
 from launcher.up import plan_only, up
 
 EXIT_UNUSABLE: Final = 2
@@ -35,7 +48,7 @@ WIDTH_WITHOUT_TERMINAL: Final = 200
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given, triton_args = _split(list(sys.argv[1:] if arguments is None else arguments))
-    parser = build_parser()
+    parser = build_parser(COMMANDS)
     options = parser.parse_args(given)
     if triton_args and options.command != "up":
         parser.error("arguments after -- are for the servers of `up`")
@@ -55,58 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; flags default to None, which means: what the configuration says."""
-    parser = argparse.ArgumentParser(
-        prog="mig-launcher", description="Cuts a GPU into MIG slices and runs one Triton on each."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, metavar="FILE", help="YAML; flags override it")
-    common.add_argument("--state-dir", metavar="DIR", help="what must be remembered (run)")
-    common.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
-    common.add_argument("--log-format", metavar="FORM", help="auto, json or text")
-    gpu = argparse.ArgumentParser(add_help=False)
-    gpu.add_argument("--gpu", metavar="GPU", help="simulated, or simulated:BOARD")
-    wanted = argparse.ArgumentParser(add_help=False)
-    wanted.add_argument("--layout", metavar="LAYOUT", help="all-1g, or a list such as 3g,2g,1g,1g")
-    wanted.add_argument("--host", metavar="ADDRESS", help="where servers listen (127.0.0.1)")
-    wanted.add_argument("--port-base", type=int, metavar="N", help="HTTP port of slice 0 (8000)")
-    wanted.add_argument(
-        "--force", action="store_true", help="destroy others' GPU instances that are in the way"
-    )
-    as_json = argparse.ArgumentParser(add_help=False)
-    as_json.add_argument("--json", action="store_true", help="print JSON")
-
-    def command(name: str, run: Callable[..., int], text: str, *parents: Any) -> Any:
-        added = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
-        added.set_defaults(run=run)
-        return added
-
-    command("profiles", _profiles, "List what the GPU can be cut into.", gpu, as_json)
-    command("plan", _plan, "Show what `up` would do; change nothing.", gpu, wanted, as_json)
-    command("down", _down, "Stop what `up` started, and remove what it made.")
-    command("status", _status, "Show slices and servers.", as_json)
-    add = command("up", _up, "Cut the GPU, run the servers, watch them.", gpu, wanted).add_argument
-    add("--model-repository", metavar="DIR", help="models for every slice (configs/models)")
-    add(
-        "--triton-arg",
-        action="append",
-        metavar="ARG",
-        help="for every server, as --triton-arg=--log-verbose=1; or all of them last, after --",
-    )
-    add("--tritonserver", metavar="FILE", help="the program (PATH, then nvidia-pytriton)")
-    add("--runtime", metavar="NAME", help="what servers run as: process")
-    add("--inventory", metavar="FILE", help="file for the gateway (STATE_DIR/slices.json)")
-    add("--ready-timeout", type=float, metavar="SECONDS", help="for a server to be ready (120)")
-    add("--stop-timeout", type=float, metavar="SECONDS", help="from SIGTERM to SIGKILL (20)")
-    add("--detach", action="store_true", help="return when all are ready; supervise in background")
-    return parser
-
-
 FLAGS: Final = {
     "gpu": "gpu",
     "layout": "layout",
+    "mig_parted": "mig_parted",
+    "mig_config": "mig_config",
+    "shares": "shares",
+    "gateway_admin": "gateway_admin",
+    "gateway_token_file": "gateway_token_file",
+    "drain_timeout": "drain_timeout_s",
+    "metrics": "metrics",
     "host": "host",
     "port_base": "port_base",
     "model_repository": "model_repository",
@@ -137,20 +108,61 @@ def _settings(options: argparse.Namespace, triton_args: list[str]) -> LauncherCo
 
 
 def _profiles(options: argparse.Namespace, settings: LauncherConfig) -> int:
-    driver = drivers.open_driver(drivers.resolve(settings.gpu), settings.state_dir)
-    document = tables.profiles_dict(driver)
-    _print(options.json, document, lambda: tables.profiles_table(document))
+    found = documents(settings.gpu, settings.state_dir)
+    # One GPU is one document, as scripts expect; several are a list of such.
+    shown = found[0] if len(found) == 1 else {"gpus": found}
+    _print(options.json, shown, lambda: Group(*map(tables.profiles_table, found)))
     return 0
 
 
 def _plan(options: argparse.Namespace, settings: LauncherConfig) -> int:
     made = plan_only(settings, options.force)
-    _print(options.json, tables.plan_dict(made), lambda: tables.plan_table(made))
+    _print(options.json, plan_views.as_dict(made), lambda: plan_views.table(made))
     return 0
+
+
+def _top(options: argparse.Namespace, settings: LauncherConfig) -> int:
+    return top.run(settings.state_dir, options.interval, _console())
+
+
+def _apply(options: argparse.Namespace, settings: LauncherConfig) -> int:
+    state = StateStore(settings.state_dir).load()
+    if state is None:
+        raise LauncherError(
+            f"nothing is up (state folder {settings.state_dir}); start with `mig-launcher up`"
+        )
+    changes = _changes(options)
+    wanted = config.amended(state.settings, changes)
+    if options.dry_run:
+        return _plan(options, wanted)
+    if status.read(settings.state_dir).launcher_pid is None:
+        # Its launcher was killed: another one adopts what runs, and does the same.
+        return _detached(wanted, force=options.force, enable_mig=False)
+    with _display(settings) as progress:
+        drain = not options.no_drain
+        asyncio.run(apply_client.apply(settings.state_dir, changes, options.force, drain, progress))
+    _console().print(tables.status_table(status.as_dict(status.read(settings.state_dir))))
+    return 0
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what `apply` changes of the configuration of the launcher that is up."""
+    keys = ("layout", "mig_config", "shares", "gateway_admin")
+    changes = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    for key in ("mig_parted", "gateway_token_file"):
+        path = getattr(options, key)
+        if path is not None:
+            changes[key] = str(Path(path).absolute())
+    if options.drain_timeout is not None:
+        changes["drain_timeout_s"] = options.drain_timeout
+    if not {"layout", "mig_parted", "shares"} & changes.keys():
+        raise ConfigError(["apply: name a LAYOUT, --mig-parted FILE or --shares N"])
+    return changes
 
 
 def _status(options: argparse.Namespace, settings: LauncherConfig) -> int:
     document = status.as_dict(status.read(settings.state_dir))
+    usage.add(document, settings.state_dir)
     if not document["up"] and not options.json:
         print(f"nothing is up (state folder {settings.state_dir})")
         return 0
@@ -159,31 +171,53 @@ def _status(options: argparse.Namespace, settings: LauncherConfig) -> int:
 
 
 def _down(options: argparse.Namespace, settings: LauncherConfig) -> int:
+    if options.dry_run:
+        document = status.as_dict(status.read(settings.state_dir))
+        names = ", ".join(member["name"] for member in document["slices"]) or "nothing"
+        _print(options.json, document, lambda: Text(f"would stop {names} and remove its instances"))
+        return 0
     stopped = asyncio.run(down(settings.state_dir, settings.stop_timeout_s))
     if stopped is None:
         print(f"nothing is up (state folder {settings.state_dir})")
-        return 0
-    servers = stopped.state.servers if stopped.state else ()
-    gpu = f" on {stopped.state.gpu}" if stopped.state else ""
-    names = ", ".join(record.spec.member.name for record in servers) or "a launcher without servers"
-    print(f"stopped {names}{gpu}")
+    else:
+        servers = stopped.state.servers if stopped.state else ()
+        gpu = f" on {stopped.state.gpu}" if stopped.state else ""
+        names = ", ".join(record.spec.member.name for record in servers)
+        print(f"stopped {names or 'a launcher without servers'}{gpu}")
+    if options.disable_mig:
+        found = stopped.state.gpu if stopped and stopped.state else settings.gpu
+        switched = disable_mig(found, settings.state_dir)
+        print(f"MIG mode switched off on {', '.join(switched) or 'no GPU: it was off'}")
     return 0
 
 
 def _up(options: argparse.Namespace, settings: LauncherConfig) -> int:
-    drivers.resolve(settings.gpu)  # before a process is made for nothing
+    partitioners.resolve(settings.gpu)  # before a process is made for nothing
+    if options.dry_run:
+        return _plan(options, settings)
+    if options.detach:
+        return _detached(settings, options.force, options.enable_mig)
+    with _display(settings) as progress:
+        return asyncio.run(
+            up(
+                settings,
+                progress,
+                options.force,
+                lambda _: _show_up(settings, "until Ctrl-C"),
+                options.enable_mig,
+            )
+        )
 
-    def work(progress: Progress, on_up: Callable[[State], None]) -> int:
-        return asyncio.run(up(settings, progress, options.force, on_up))
 
-    if not options.detach:
-        with _display(settings) as progress:
-            return work(progress, lambda _: _show_up(settings, "until Ctrl-C"))
-
+def _detached(settings: LauncherConfig, force: bool, enable_mig: bool) -> int:
     def in_background(progress: PipeProgress) -> int:
         # Again, as standard error is the log file by now: no colours there.
         _log_to(sys.stderr, settings)
-        return work(progress, lambda _: None)
+
+        def on_up(_: State) -> None:
+            """Tell nobody: the pipe has told it."""
+
+        return asyncio.run(up(settings, progress, force, on_up, enable_mig))
 
     log = settings.state_dir.absolute() / "launcher.log"
     code = detach.in_background(in_background, lambda: _display(settings), log)
@@ -223,3 +257,14 @@ def _print(as_json: bool, document: dict[str, Any], table: Callable[[], Renderab
 def _console() -> Console:
     out = unbreakable(sys.stdout)
     return Console(file=out) if out.isatty() else Console(file=out, width=WIDTH_WITHOUT_TERMINAL)
+
+
+COMMANDS: Final = {
+    "profiles": _profiles,
+    "plan": _plan,
+    "up": _up,
+    "apply": _apply,
+    "down": _down,
+    "status": _status,
+    "top": _top,
+}

@@ -5,6 +5,7 @@ Every default is sensible, so that `gpu` alone is a complete configuration. Unkn
 errors. Relative paths are relative to where the launcher was started.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -20,8 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from contract.slice_spec import Endpoint
 from launcher import layout
 from launcher.errors import ConfigError
+from launcher.weights import parse as parse_shares
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 OWN_ARGUMENTS: Final = {
@@ -67,8 +70,12 @@ class Restart(Strict):
 class LauncherConfig(Strict):
     """
     Attributes:
-        gpu: `simulated` or `simulated:BOARD`.
-        layout: `all-1g`, or a list of profiles.
+        gpu: Indexes or UUIDs of real GPUs, `all` (when not given), `simulated:BOARD`, `mps`.
+        layout: `all-1g`, `balanced`, or a list of profiles; for all GPUs, or by GPU.
+        mig_parted: A configuration file of NVIDIA's mig-parted, instead of a layout.
+        mig_config: Which of its configurations.
+        shares: With `gpu: mps`: a number of equal shares of each GPU, or weights.
+        mps_memory_limit: Limit each share's memory to its part, too.
         host: Address that servers listen on.
         port_base: HTTP port of slice 0; see launcher/plan.py.
         model_repository: Triton's model repository, the same for every slice: a folder, or a URL
@@ -80,12 +87,20 @@ class LauncherConfig(Strict):
         inventory: The file for the gateway; `slices.json` in the state folder when not given.
         ready_timeout_s: From the start of a server until it must be ready.
         stop_timeout_s: From SIGTERM until SIGKILL.
+        gateway_admin: Where the gateway's admin API listens, for live re-cuts.
+        gateway_token_file: Holds the bearer token for it.
+        drain_timeout_s: For requests in flight to end, when a slice is re-cut.
+        metrics: Where the launcher answers `/metrics`, `/livez` and `/readyz`; nowhere if not given.
         restart: Back-off.
         log_level, log_format: See contract/logs.py.
     """
 
     gpu: str | None = None
-    layout: tuple[str, ...] = ("all-1g",)
+    layout: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)] = {"all": ("all-1g",)}
+    mig_parted: Path | None = None
+    mig_config: str | None = None
+    shares: str = "7"
+    mps_memory_limit: bool = False
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port_base: Annotated[int, Field(ge=1, le=65533)] = 8000
     model_repository: Annotated[str, Field(min_length=1)] = "configs/models"
@@ -96,6 +111,10 @@ class LauncherConfig(Strict):
     inventory: Path | None = None
     ready_timeout_s: PositiveFloat = 120.0
     stop_timeout_s: PositiveFloat = 20.0
+    gateway_admin: str = "127.0.0.1:9001"
+    gateway_token_file: Path | None = None
+    drain_timeout_s: PositiveFloat = 30.0
+    metrics: str | None = None
     restart: Restart = Restart()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
@@ -103,9 +122,21 @@ class LauncherConfig(Strict):
     @field_validator("layout", mode="before")
     @classmethod
     def _layout(cls, value: object) -> object:
-        if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
-            value = ",".join(value)
-        return layout.parse(value) if isinstance(value, str) else value
+        return layout.from_document(value)
+
+    @field_validator("shares", mode="before")
+    @classmethod
+    def _shares(cls, value: object) -> object:
+        if isinstance(value, int | list | tuple):
+            value = str(value) if isinstance(value, int) else ",".join(map(str, value))
+        if isinstance(value, str):
+            parse_shares(value)
+        return value
+
+    @field_validator("gateway_admin", "metrics")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        return value if value is None else str(Endpoint.parse(value))
 
     @field_validator("triton_args")
     @classmethod
@@ -141,6 +172,27 @@ def load(path: Path | None, flags: Mapping[str, Any]) -> LauncherConfig:
         return LauncherConfig.model_validate({**document, **given})
     except ValidationError as error:
         raise ConfigError([_problem(entry, path, given) for entry in error.errors()]) from error
+
+
+def amended(settings: str, changes: Mapping[str, Any]) -> LauncherConfig:
+    """
+    Return a configuration that was written down, with some keys changed.
+
+    Args:
+        settings: JSON of a LauncherConfig.
+        changes: Values by key; those that are None leave the key as it is.
+
+    Raises:
+        ConfigError: One entry for each thing that is wrong.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    document = {**json.loads(settings), **given}
+    if "layout" in given:
+        document["mig_parted"] = given.get("mig_parted")
+    try:
+        return LauncherConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError([_problem(entry, None, given) for entry in error.errors()]) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from launcher import drivers, process_table, state
+from launcher import apply, partitioners, process_table, state
 from launcher.errors import BusyError
+from launcher.mig_partition import MigPartitioner
 from launcher.runtimes import open_runtime
 from launcher.state import State, StateStore
 from launcher.teardown import teardown
@@ -55,9 +56,7 @@ async def down(folder: Path, stop_timeout_s: float) -> Stopped | None:
                 left = store.load()
                 if left is not None:
                     seen = left
-                    driver = drivers.open_driver(left.gpu, folder)
-                    runtime = open_runtime(left.runtime)
-                    await teardown(store, driver, runtime, stop_timeout_s, asyncio.Event())
+                    await _take_down(store, left, stop_timeout_s)
             return Stopped(seen, asked) if seen or asked else None
         except BusyError:
             holder = state.holder_of(folder)
@@ -71,3 +70,28 @@ async def down(folder: Path, stop_timeout_s: float) -> Stopped | None:
                 asked = holder.process.pid
                 process_table.send(holder.process, signal.SIGTERM)
         await asyncio.sleep(POLL_S)
+
+
+async def _take_down(store: StateStore, left: State, stop_timeout_s: float) -> None:
+    partitioner = partitioners.open_partitioner(left.gpu, store.path.parent)
+    try:
+        runtime = open_runtime(left.runtime)
+        await teardown(store, partitioner, runtime, stop_timeout_s, asyncio.Event())
+    finally:
+        partitioner.close()
+
+
+def disable_mig(gpu: str | None, folder: Path) -> list[str]:
+    """
+    Switch MIG mode off on the GPUs that `gpu` means; return the names of those that had it on.
+
+    Raises:
+        LauncherError: A GPU is in use, still has instances, or needs a reset.
+    """
+    partitioner = partitioners.open_partitioner(partitioners.resolve(gpu), folder)
+    try:
+        if not isinstance(partitioner, MigPartitioner):
+            return []
+        return apply.disable_mig(partitioner.gpus)
+    finally:
+        partitioner.close()

@@ -1,54 +1,101 @@
-"""Which GPU `--gpu` means, and the driver for it."""
+"""Which GPUs `--gpu` means, and the drivers for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from launcher.errors import ConfigError
-from launcher.mig import MigDriver
-from launcher.profiles import BOARDS
-from launcher.simulator import Simulator
+from launcher import simulated
+from launcher.cures import sentence
+from launcher.errors import ConfigError, GpuError
+from launcher.mig import MigDriver, MigError, Nvml
+from launcher.nvml import RealNvml
+from launcher.simulated import SimulatedNvml
 
 SIMULATED: Final = "simulated"
-DEFAULT_BOARD: Final = "a100-40gb"
+NVIDIA: Final = "nvidia"
+ALL: Final = "all"
 
 
 def resolve(gpu: str | None) -> str:
     """
-    Return the full name of what `--gpu` means: `simulated` is `simulated:a100-40gb`.
+    Return the full name of what `--gpu` means: `simulated` is `simulated:a100-40gb`, nothing is
+    `nvidia:all`, `0,2` is `nvidia:0,2`. Asks no hardware.
 
     Raises:
-        ConfigError: Nothing was chosen, or nothing that exists.
+        ConfigError: It means nothing.
     """
-    if gpu is None:
-        raise ConfigError(
-            [
-                "gpu: none chosen. Cutting real GPUs is not supported yet; for one on paper, "
-                f"whose servers run on the CPU, use --gpu {SIMULATED} ({DEFAULT_BOARD})"
-            ]
-        )
-    kind, _, board = gpu.lower().partition(":")
-    if kind not in DRIVERS:
-        raise ConfigError(
-            [
-                f"gpu: {gpu!r} is not supported yet; what there is now: {SIMULATED}:BOARD, "
-                f"a GPU on paper, with BOARD one of {', '.join(BOARDS)}"
-            ]
-        )
-    board = board or DEFAULT_BOARD
-    if board not in BOARDS:
-        raise ConfigError([f"gpu: no simulated board {board!r}; known: {', '.join(BOARDS)}"])
-    return f"{kind}:{board}"
+    text = (gpu or ALL).strip()
+    kind, _, which = text.lower().partition(":")
+    if kind == SIMULATED:
+        simulated.parse(which)
+        return f"{SIMULATED}:{which or simulated.DEFAULT_BOARD}"
+    chosen = text.partition(":")[2] if kind == NVIDIA else text
+    names = [name.strip() for name in chosen.split(",")]
+    if names == [ALL]:
+        return f"{NVIDIA}:{ALL}"
+    for name in names:
+        if not (name.isascii() and name.isdigit()) and not name.startswith("GPU-"):
+            raise ConfigError(
+                [
+                    f"gpu: {text!r} is no GPU; write an index (0), several (0,1), a UUID (GPU-…), "
+                    f"{ALL}, or {SIMULATED}:BOARD for one on paper"
+                ]
+            )
+    return f"{NVIDIA}:{','.join(names)}"
 
 
-def open_driver(gpu: str, state_dir: Path) -> MigDriver:
-    """Return the driver for a name that `resolve` gave. A simulated GPU lives in the state folder."""
-    kind, _, which = gpu.partition(":")
-    return DRIVERS[kind](which, state_dir)
+@dataclass(frozen=True, slots=True)
+class Host:
+    """
+    The GPUs that a command is about.
+
+    Attributes:
+        name: As `resolve` gave it.
+        gpus: Their drivers, by UUID, in order of their index.
+    """
+
+    name: str
+    nvml: Nvml
+    gpus: dict[str, MigDriver]
 
 
-def _simulated(board: str, state_dir: Path) -> MigDriver:
-    return Simulator(state_dir / f"simulated-{board}.json", BOARDS[board])
+def open_host(name: str, state_dir: Path) -> Host:
+    """
+    Return the GPUs that a name means; simulated ones live in the state folder.
+
+    Raises:
+        GpuError: No driver, or no such GPU.
+    """
+    kind, _, which = name.partition(":")
+    try:
+        nvml = HOSTS[kind](which, state_dir)
+        found = {driver.gpu().uuid: driver for driver in nvml.gpus()}
+    except MigError as error:
+        raise GpuError(sentence(error)) from error
+    if not found:
+        raise GpuError("there is no NVIDIA GPU here; for one on paper use --gpu simulated")
+    if kind == NVIDIA and which != ALL:
+        found = _chosen(found, which.split(","))
+    return Host(name, nvml, found)
 
 
-DRIVERS: Final[dict[str, Callable[[str, Path], MigDriver]]] = {SIMULATED: _simulated}
+def _chosen(found: dict[str, MigDriver], names: Sequence[str]) -> dict[str, MigDriver]:
+    by_name = {uuid: uuid for uuid in found}
+    by_name.update({str(driver.gpu().index): uuid for uuid, driver in found.items()})
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        there = ", ".join(f"{driver.gpu().index} ({uuid})" for uuid, driver in found.items())
+        raise GpuError(f"there is no GPU {', '.join(unknown)} here; there are {there}")
+    return {by_name[name]: found[by_name[name]] for name in names}
+
+
+def _simulated(which: str, state_dir: Path) -> Nvml:
+    return SimulatedNvml(simulated.parse(which), state_dir)
+
+
+def _nvidia(which: str, state_dir: Path) -> Nvml:
+    return RealNvml()
+
+
+HOSTS: Final[dict[str, Callable[[str, Path], Nvml]]] = {SIMULATED: _simulated, NVIDIA: _nvidia}

@@ -6,6 +6,7 @@ What can go wrong that a user can read and mend.
       PlanError       the layout does not fit the GPU
       GpuError        the GPU refused a step
       StartError      a server cannot start, or ended before it was ready
+      GatewayError    the gateway does not do what a re-cut needs of it
       BusyError       another launcher is at work on the same state folder
 
 Each message is one sentence that names what was found, what was expected and what to do. The
@@ -35,6 +36,10 @@ class GpuError(LauncherError):
 
 class StartError(LauncherError):
     """A server cannot be started here, or ended (or hung) before it was ready."""
+
+
+class GatewayError(LauncherError):
+    """The gateway does not answer, or cannot take a slice out of service now."""
 
 
 class BusyError(LauncherError):

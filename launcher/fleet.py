@@ -43,15 +43,22 @@ class Member:
     state: ServerState = "starting"
     restarts: int = 0
     ready_since_s: float = 0.0
+    reason: str = ""
 
     @property
     def name(self) -> str:
         """The slice's."""
         return self.spec.member.name
 
+    @property
+    def order(self) -> tuple[int, str]:
+        """Slices stand in order of their ports."""
+        return self.spec.member.http.port, self.name
+
     def record(self) -> ServerRecord:
         """Return what the state file remembers."""
-        return ServerRecord(self.spec, self.handle, str(self.log), self.state, self.restarts)
+        log_file, reason = str(self.log), self.reason
+        return ServerRecord(self.spec, self.handle, log_file, self.state, self.restarts, reason)
 
 
 class Fleet:
@@ -78,6 +85,8 @@ class Fleet:
         self._store = store
         by_spec = {record.spec: record for record in adopted}
         self.members = [self._member(spec, by_spec.get(spec)) for spec in specs]
+        self._tasks: asyncio.TaskGroup | None = None
+        self._watched: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, progress: Progress) -> None:
         """
@@ -86,25 +95,83 @@ class Fleet:
         Raises:
             StartError: The first that failed, and why; the others may still run.
         """
+        await self._start(self.members, progress)
+
+    async def add(self, specs: Sequence[ServerSpec], progress: Progress) -> None:
+        """
+        Start more servers and wait until each is ready; they are supervised as the others are.
+
+        Raises:
+            StartError: The first that failed, and why; none of them is left then. The same when
+                it is cancelled.
+        """
+        added = [self._member(spec, None) for spec in specs]
+        self.members = sorted([*self.members, *added], key=lambda member: member.order)
+        try:
+            await self._start(added, progress)
+        except BaseException:
+            names = frozenset(member.name for member in added)
+            await self.remove(names, 0.0, asyncio.Event())
+            raise
+        for member in added:
+            self._watch(member)
+
+    async def confirm(self, names: frozenset[str], progress: Progress) -> None:
+        """
+        Wait until servers that were adopted are ready.
+
+        Raises:
+            StartError: The first that is not, and why.
+        """
+        waiting = [m for m in self.members if m.name in names and m.state == "starting"]
+        if waiting:
+            await self._start(waiting, progress)
+
+    async def remove(
+        self, names: frozenset[str], stop_timeout_s: float, hurry: asyncio.Event
+    ) -> None:
+        """Stop servers for good."""
+        going = [member for member in self.members if member.name in names]
+        for name in names & self._watched.keys():
+            self._watched.pop(name).cancel()
+        await stop([member.record() for member in going], self._runtime, stop_timeout_s, hurry)
+        self.members = [member for member in self.members if member not in going]
+        self.save()
+
+    async def supervise(self) -> None:
+        """Start again whatever dies, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for member in self.members:
+                self._watch(member)
+            try:
+                await asyncio.Event().wait()  # members may come and go: cancellation ends it
+            finally:
+                self._tasks, self._watched = None, {}
+
+    @property
+    def specs(self) -> dict[str, ServerSpec]:
+        """What runs for each slice, by name."""
+        return {member.name: member.spec for member in self.members}
+
+    async def _start(self, members: Sequence[Member], progress: Progress) -> None:
         started_s = asyncio.get_running_loop().time()
-        progress.starting([member.name for member in self.members])
+        progress.starting([member.name for member in members])
         self.save()  # the markers, before anything carries one
-        for member in self.members:
+        for member in members:
             if member.server is None:
                 self._spawn(member)
         self.save()  # the processes
         try:
             async with asyncio.TaskGroup() as tasks:
-                for member in self.members:
+                for member in members:
                     tasks.create_task(self._until_ready(member, progress, started_s))
         except* StartError as failures:
             raise failures.exceptions[0] from None
 
-    async def supervise(self) -> None:
-        """Start again whatever dies, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for member in self.members:
-                tasks.create_task(self._keep(member))
+    def _watch(self, member: Member) -> None:
+        if self._tasks is not None:
+            self._watched[member.name] = self._tasks.create_task(self._keep(member))
 
     def save(self) -> None:
         """Write what is true now into the state file."""
@@ -122,7 +189,7 @@ class Fleet:
         server = self._runtime.find(adopted.handle) if adopted else None
         if adopted and server:
             member.handle, member.server = server.handle, server
-            member.restarts = adopted.restarts
+            member.restarts, member.reason = adopted.restarts, adopted.reason
             process = server.handle.process
             log.info("server.adopted", slice=name, pid=process.pid if process else None)
         return member
@@ -185,6 +252,7 @@ class Fleet:
             how = await member.server.wait_ended()
             ready_for_s = loop.time() - member.ready_since_s
             delay_s = member.backoff.delay_s(ready_for_s)
+            member.reason = f"it ended after {ready_for_s:.0f} s: {how}"
             log.warning(
                 "server.died",
                 slice=member.name,
@@ -212,6 +280,7 @@ class Fleet:
             except StartError as error:
                 await self._end(member)
                 delay_s = member.backoff.delay_s(0.0)
+                member.reason = str(error)
                 log.error(
                     "server.not_restarted",
                     slice=member.name,

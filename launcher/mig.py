@@ -9,8 +9,17 @@ slices of the GPU (of which an A100 has 8, with 7 compute slices).
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+ATTRIBUTES: Final = {
+    7: "+me", 8: "+me", 10: "+gfx", 11: "+gfx", 12: "+gfx", 17: "+gfx",
+    13: "-me", 14: "-me", 15: "+me.all", 16: "+me.all",
+}  # fmt: skip
+"""What a profile index adds to the base size: NVML_GPU_INSTANCE_PROFILE_1_SLICE_REV1 is +me, …"""
+DOUBLE_MEMORY_INDEX: Final = 9
+"""GPU instance profile 1_SLICE_REV2: a 1g with the memory of a 2g."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,12 +79,14 @@ class GpuInstanceProfile:
 
     @property
     def attribute(self) -> str:
-        """What follows the size in the name, such as `+me`; empty for a base profile."""
-        for mark in "+-":
-            _, found, rest = self.name.partition(mark)
-            if found:
-                return mark + rest
-        return ""
+        """`+me`, `+me.all`, `-me` or `+gfx`; empty for a base profile. Told by the index: drivers
+        change names, never indexes."""
+        return ATTRIBUTES.get(self.index, "")
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the plain profile of its size: no attribute, no doubled memory."""
+        return not self.attribute and self.index != DOUBLE_MEMORY_INDEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +121,44 @@ class ComputeInstance:
 
 @dataclass(frozen=True, slots=True)
 class MigDevice:
-    """One compute instance as programs see it. Indexes shift, UUIDs do not: use the UUID."""
+    """
+    One compute instance as programs see it. Indexes shift, UUIDs do not: use the UUID.
+
+    Attributes:
+        memory_mib: Of the GPU instance, as made: by slot a little more or less than the profile's.
+        multiprocessors: SMs of the compute instance.
+    """
 
     uuid: str
     name: str
     gpu_instance_id: int
     compute_instance_id: int
+    memory_mib: int = 0
+    multiprocessors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """
+    A process on a GPU, as far as the driver tells.
+
+    Attributes:
+        gpu_instance_id, compute_instance_id: Where it runs; None: on the whole GPU.
+        memory_mib: What it uses; None where the driver does not say.
+    """
+
+    pid: int
+    gpu_instance_id: int | None
+    compute_instance_id: int | None
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Frame buffer of a GPU or a MIG device."""
+
+    total_mib: int
+    used_mib: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +172,10 @@ class Gpu:
         compute_slices: 7 on A100 and Hopper, 4 on A30, 0 on a board without MIG.
         memory_slices: The grid that placements count in: 8 on A100 and Hopper, 4 on A30.
         simulated: On paper; shown wherever the GPU is shown.
+        index: NVML's number of it on this host.
+        pci_id: Device and vendor, `0x20B010DE` on an A100-40GB; 0 where it is not known.
+        mode_needs_reset: MIG mode changes by a GPU reset (Ampere); later boards switch at once.
+        has_mig: Whether it has a MIG mode at all; without one it has no profiles either.
     """
 
     name: str
@@ -136,34 +183,68 @@ class Gpu:
     compute_slices: int
     memory_slices: int
     simulated: bool
+    index: int = 0
+    pci_id: int = 0
+    mode_needs_reset: bool = False
+    has_mig: bool = True
 
 
 class MigCode(enum.IntEnum):
-    """NVML's return codes that MIG calls give."""
+    """NVML's return codes (nvmlReturn_t)."""
 
+    UNINITIALIZED = 1
     INVALID_ARGUMENT = 2
     NOT_SUPPORTED = 3
     NO_PERMISSION = 4
+    ALREADY_INITIALIZED = 5
     NOT_FOUND = 6
+    INSUFFICIENT_SIZE = 7
+    INSUFFICIENT_POWER = 8
+    DRIVER_NOT_LOADED = 9
+    TIMEOUT = 10
+    IRQ_ISSUE = 11
+    LIBRARY_NOT_FOUND = 12
+    FUNCTION_NOT_FOUND = 13
+    CORRUPTED_INFOROM = 14
     GPU_IS_LOST = 15
     RESET_REQUIRED = 16
+    OPERATING_SYSTEM = 17
+    LIB_RM_VERSION_MISMATCH = 18
     IN_USE = 19
+    MEMORY = 20
+    NO_DATA = 21
+    VGPU_ECC_NOT_SUPPORTED = 22
     INSUFFICIENT_RESOURCES = 23
+    FREQ_NOT_SUPPORTED = 24
+    ARGUMENT_VERSION_MISMATCH = 25
+    DEPRECATED = 26
+    NOT_READY = 27
+    GPU_NOT_FOUND = 28
+    INVALID_STATE = 29
+    RESET_TYPE_NOT_SUPPORTED = 30
     UNKNOWN = 999
 
 
-WORDS = {
-    MigCode.INVALID_ARGUMENT: "Invalid Argument",
-    MigCode.NOT_SUPPORTED: "Not Supported",
+SPECIAL_WORDS: Final = {
     MigCode.NO_PERMISSION: "Insufficient Permissions",
-    MigCode.NOT_FOUND: "Not Found",
+    MigCode.INSUFFICIENT_POWER: "Insufficient External Power",
+    MigCode.IRQ_ISSUE: "Interrupt Request Issue",
+    MigCode.LIBRARY_NOT_FOUND: "NVML Shared Library Not Found",
+    MigCode.CORRUPTED_INFOROM: "Corrupted infoROM",
     MigCode.GPU_IS_LOST: "GPU is lost",
     MigCode.RESET_REQUIRED: "GPU requires reset",
+    MigCode.OPERATING_SYSTEM: "The operating system has blocked the request",
+    MigCode.LIB_RM_VERSION_MISMATCH: "Driver/library version mismatch",
     MigCode.IN_USE: "In use by another client",
-    MigCode.INSUFFICIENT_RESOURCES: "Insufficient Resources",
+    MigCode.MEMORY: "Insufficient Memory",
+    MigCode.VGPU_ECC_NOT_SUPPORTED: "vGPU not supported with ECC",
     MigCode.UNKNOWN: "Unknown Error",
 }
-"""As nvidia-smi says them."""
+
+
+def words(code: MigCode) -> str:
+    """Return a code as nvidia-smi says it."""
+    return SPECIAL_WORDS.get(code, code.name.replace("_", " ").title())
 
 
 class MigError(Exception):
@@ -172,7 +253,7 @@ class MigError(Exception):
 
     Attributes:
         operation: What was tried, in words: `create GPU instance 1g.5gb at 0:1`.
-        code: NVML's reason.
+        code: NVML's reason; launcher/cures.py says what to do about it.
         detail: What is known beyond the code, such as who holds the device.
     """
 
@@ -184,7 +265,7 @@ class MigError(Exception):
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.operation}: {WORDS[self.code]}{detail}"
+        return f"{self.operation}: {words(self.code)}{detail}"
 
 
 class MigDriver(Protocol):
@@ -249,3 +330,22 @@ class MigDriver(Protocol):
 
     def mig_devices(self) -> tuple[MigDevice, ...]:
         """Return one entry for each compute instance, by GPU instance id, then CI id."""
+
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Return who runs on this GPU, as far as the driver can see them; never refused."""
+
+    def memory(self, mig_uuid: str = "") -> Memory | None:
+        """Return the memory of a MIG device, or of the GPU; None where it cannot be told."""
+
+    def publish(self) -> None:
+        """Make what was cut visible to programs: device nodes. Called once after each cut."""
+
+
+class Nvml(Protocol):
+    """The GPUs of one host. Two implementations: launcher/nvml.py, launcher/simulated.py."""
+
+    def gpus(self) -> Sequence[MigDriver]:
+        """Return one driver for each GPU, by index. Raises MigError."""
+
+    def close(self) -> None:
+        """Let go of the library."""

@@ -1,7 +1,7 @@
 """
 The bare-process runtime: one tritonserver per slice, each in a session of its own.
 
-A server is bound to its MIG device by CUDA_VISIBLE_DEVICES. Its marker is the prefix of its shared
+A server is bound to its MIG device by CUDA_VISIBLE_DEVICES, to its share by CUDA_MPS_*. Its marker is the prefix of its shared
 memory, which stands on its command line and on those of its Python stubs.
 """
 
@@ -202,7 +202,8 @@ def command(found: triton_install.Installation, spec: ServerSpec, marker: str) -
 def environment(found: triton_install.Installation, spec: ServerSpec) -> dict[str, str]:
     """Return the environment of a server: the launcher's, the installation's, the device."""
     inherited = {key: value for key, value in os.environ.items() if key not in NOT_FOR_SERVERS}
-    return {**inherited, **found.environment, "CUDA_VISIBLE_DEVICES": spec.member.mig_uuid}
+    bound = spec.environment or (("CUDA_VISIBLE_DEVICES", spec.member.mig_uuid),)
+    return {**inherited, **found.environment, **dict(bound)}
 
 
 def _leads_its_session(pid: int) -> bool:

@@ -24,11 +24,13 @@ class ServerSpec:
         member: Its slice: name, endpoints, and the MIG device it is bound to.
         model_repository: Absolute path.
         arguments: Triton arguments beyond those the launcher sets.
+        environment: Variables that bind it to its device or share.
     """
 
     member: SliceSpec
     model_repository: str
     arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,19 +23,21 @@ from contract.files import write_atomically
 from launcher import process_table
 from launcher.errors import GpuError
 from launcher.mig import (
+    DOUBLE_MEMORY_INDEX,
     ComputeInstance,
     ComputeInstanceProfile,
     Gpu,
     GpuInstance,
     GpuInstanceProfile,
+    GpuProcess,
+    Memory,
     MigCode,
     MigDevice,
     MigError,
     Placement,
 )
-from launcher.placement import free_placements, least_spoiling
+from launcher.placement import free_placements, least_spoiling, media_engines_suffice
 from launcher.profiles import Board, BoardProfile, compute_profiles
-from launcher.profiles.board import DOUBLE_MEMORY_INDEX
 
 VERSION: Final = 1
 UUID_NAMESPACE: Final = uuid.UUID("6d69672d-6761-5465-8761-792d73696d00")
@@ -79,7 +81,11 @@ class Simulator:
         holders: Who uses a device.
         privileged: Whether changes are permitted, as for root.
         halves_swapped: Instance ids as on boards whose halves are swapped by floor-sweeping.
-        faults: For tests: errors that the next calls of a method raise, by method name.
+        faults: For tests: errors that the next calls of a method raise, by method name; None
+            for a call that passes.
+        index: NVML's number of the GPU on its host.
+        mode_at_first: MIG mode of a GPU whose file does not exist yet.
+        answers_when_off: Profiles can be listed with MIG mode off, as on driver 580 and not on 535.
     """
 
     path: Path
@@ -87,7 +93,10 @@ class Simulator:
     holders: Holders = environment_holders
     privileged: bool = True
     halves_swapped: bool = False
-    faults: dict[str, list[MigCode]] = field(default_factory=dict)
+    faults: dict[str, list[MigCode | None]] = field(default_factory=dict)
+    index: int = 0
+    mode_at_first: bool = False
+    answers_when_off: bool = True
 
     # --- what there is ----------------------------------------------------------------------
     def gpu(self) -> Gpu:
@@ -98,10 +107,16 @@ class Simulator:
             compute_slices=self.board.compute_slices,
             memory_slices=self.board.memory_slices,
             simulated=True,
+            index=self.index,
+            pci_id=self.board.pci_id,
+            mode_needs_reset=self.board.mode_needs_reset,
+            has_mig=bool(self.board.profiles),
         )
 
     def profiles(self) -> tuple[GpuInstanceProfile, ...]:
-        """Return the board's profiles; they answer with MIG mode off too, as on driver 580."""
+        """Return the board's profiles, with MIG mode off as far as the driver does."""
+        if not (self.answers_when_off or self._read().mode):
+            return ()
         return tuple(entry.profile for entry in self.board.profiles)
 
     def possible_placements(self, profile_id: int) -> tuple[Placement, ...]:
@@ -133,15 +148,15 @@ class Simulator:
     def mig_devices(self) -> tuple[MigDevice, ...]:
         """Return the compute instances as devices; a GPU instance without one is not among them."""
         state = self._read()
-        profile_of = {
-            gi.id: self._profile(gi.profile_id, "").profile.name for gi in state.instances
-        }
+        profile_of = {gi.id: self._profile(gi.profile_id, "").profile for gi in state.instances}
         return tuple(
             MigDevice(
                 uuid=_device_uuid(state, ci),
-                name=f"{self.board.product} MIG {profile_of[ci.gpu_instance_id]} (simulated)",
+                name=f"{self.board.product} MIG {profile_of[ci.gpu_instance_id].name} (simulated)",
                 gpu_instance_id=ci.gpu_instance_id,
                 compute_instance_id=ci.id,
+                memory_mib=profile_of[ci.gpu_instance_id].memory_mib,
+                multiprocessors=profile_of[ci.gpu_instance_id].multiprocessors,
             )
             for ci in state.compute
         )
@@ -157,6 +172,8 @@ class Simulator:
         operation = f"{'enable' if enabled else 'disable'} MIG mode"
         with self._change("set_mig_mode", operation) as edit:
             state = edit.state
+            if not self.board.profiles:
+                raise MigError(operation, MigCode.NOT_SUPPORTED, "the board has no MIG")
             if enabled == state.mode:
                 edit.state = replace(state, mode_pending=enabled)
                 return
@@ -262,6 +279,28 @@ class Simulator:
             left = tuple(ci for ci in state.compute if ci not in found)
             edit.state = replace(state, compute=left)
 
+    # --- who, how much ----------------------------------------------------------------------
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Return who was started on the GPU or on one of its devices."""
+        state = self._read()
+        whole = [GpuProcess(pid, None, None) for pid in self.holders(state.gpu_uuid)]
+        inside = [
+            GpuProcess(pid, ci.gpu_instance_id, ci.id)
+            for ci in state.compute
+            for pid in self.holders(_device_uuid(state, ci))
+        ]
+        return (*whole, *inside)
+
+    def memory(self, mig_uuid: str = "") -> Memory | None:
+        """Return no memory in use: what runs on a paper GPU uses the host's."""
+        for device in self.mig_devices():
+            if device.uuid == mig_uuid:
+                return Memory(device.memory_mib, 0)
+        return None
+
+    def publish(self) -> None:
+        """Do nothing: paper has no device nodes."""
+
     # --- inside -----------------------------------------------------------------------------
     def _profile(self, profile_id: int, operation: str) -> BoardProfile:
         for entry in self.board.profiles:
@@ -277,7 +316,9 @@ class Simulator:
 
     def _free(self, state: PaperGpu, entry: BoardProfile) -> tuple[Placement, ...]:
         """Return the free placements, none once as many exist as the profile allows."""
-        if self._left(state, entry) == 0:
+        profile_of = {each.profile.id: each.profile for each in self.board.profiles}
+        there = [profile_of[gi.profile_id] for gi in state.instances]
+        if self._left(state, entry) == 0 or not media_engines_suffice([*there, entry.profile]):
             return ()
         return free_placements(entry.placements, [gi.placement for gi in state.instances])
 
@@ -308,8 +349,9 @@ class Simulator:
     def _change(self, method: str, operation: str) -> Iterator["_Edit"]:
         """Read, let the caller change, write: alone, whatever other processes do."""
         pending = self.faults.get(method)
-        if pending:
-            raise MigError(operation, pending.pop(0), "injected")
+        fault = pending.pop(0) if pending else None
+        if fault is not None:
+            raise MigError(operation, fault, "injected")
         if not self.privileged:
             raise MigError(operation, MigCode.NO_PERMISSION, "cutting a GPU needs root")
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +375,8 @@ class Simulator:
         try:
             state = PAPER_GPU.validate_json(self.path.read_bytes())
         except FileNotFoundError:
-            return PaperGpu(VERSION, self.board.key, _gpu_uuid(self.board, self.path))
+            on = self.mode_at_first and bool(self.board.profiles)
+            return PaperGpu(VERSION, self.board.key, _gpu_uuid(self.board, self.path), on, on)
         except ValidationError as error:
             raise GpuError(
                 f"{self.path} is no simulated GPU ({error.error_count()} errors); "

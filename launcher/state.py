@@ -18,12 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.files import write_atomically
 from launcher import process_table
+from launcher.cutting import Found
 from launcher.errors import BusyError, LauncherError
 from launcher.mig import Placement
 from launcher.process_table import ProcessId
 from launcher.runtime import Handle, ServerSpec
 
-VERSION: Final = 1
+VERSION: Final = 2
 ServerState = Literal["starting", "ready", "restarting"]
 
 
@@ -34,6 +35,7 @@ class InstanceRecord:
 
     Attributes:
         slice_name: For which slice.
+        gpu_uuid: On which GPU.
         profile: Name, for people.
         profile_id: NVML's id; with the placement it tells the instance from a stranger's.
         gpu_instance_id: None until it is known to exist.
@@ -42,6 +44,7 @@ class InstanceRecord:
     """
 
     slice_name: str
+    gpu_uuid: str
     profile: str
     profile_id: int
     placement: Placement
@@ -52,13 +55,35 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """A server that this launcher started, or was about to start."""
+    """
+    A server that this launcher started, or was about to start.
+
+    Attributes:
+        reason: Why it is not ready, or why it was started again; empty where it never was.
+    """
 
     spec: ServerSpec
     handle: Handle
     log: str
     state: ServerState = "starting"
     restarts: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MpsRecord:
+    """
+    An MPS control daemon that this launcher started, or was about to start.
+
+    Attributes:
+        pipe_dir: Its pipes; in its environment, by which it is found again.
+        log_dir: Its logs.
+        gpus: UUIDs of the GPUs it serves.
+    """
+
+    pipe_dir: str
+    log_dir: str
+    gpus: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +95,23 @@ class State:
         gpu: As `--gpu` named it, resolved: `simulated:a100-40gb`.
         runtime: What its servers run as: `process`.
         inventory: Absolute path of the file for the gateway.
-        mig_mode_enabled: This launcher switched MIG mode on.
+        mig_enabled: GPUs on which this launcher switched MIG mode on.
+        found: Instances of others that it destroyed by force, for `down` to make again.
+        mps: The MPS control daemon that it started.
+        settings: Its configuration as JSON, with which `apply` starts it again.
+        drained: Slices that it took out of the gateway's rotation and has to put back.
     """
 
     gpu: str
     runtime: str
     inventory: str
     version: int = VERSION
-    mig_mode_enabled: bool = False
+    mig_enabled: tuple[str, ...] = ()
     instances: tuple[InstanceRecord, ...] = ()
+    found: tuple[Found, ...] = ()
+    drained: tuple[str, ...] = ()
+    mps: MpsRecord | None = None
+    settings: str = "{}"
     servers: tuple[ServerRecord, ...] = ()
 
 

@@ -61,6 +61,7 @@ def _slice(record: ServerRecord, supervised: bool) -> dict[str, Any]:
         "state": _word(record, running, supervised),
         "pid": process.pid if process and running else None,
         "restarts": record.restarts,
+        "reason": record.reason,
         "log": record.log,
     }
 

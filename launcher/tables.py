@@ -1,4 +1,4 @@
-"""Tables and JSON for `profiles`, `plan` and `status`."""
+"""Tables and JSON for `profiles` and `status`."""
 
 from typing import Any, Final
 
@@ -6,8 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launcher.mig import MigDriver
-from launcher.plan import Plan
+from launcher.cures import sentence
+from launcher.errors import GpuError
+from launcher.mig import MigCode, MigDriver, MigError
 
 SIMULATED: Final = "simulated: the GPU exists on paper, its servers run on the CPU"
 PORTS: Final = "http grpc metr"
@@ -16,19 +17,30 @@ STATE_STYLES: Final = {"ready": "green", "dead": "red", "unsupervised": "yellow"
 
 
 def profiles_dict(driver: MigDriver) -> dict[str, Any]:
-    """Return a GPU's profiles for `--json`."""
+    """Return a GPU's profiles for `--json`. Raises GpuError."""
+    try:
+        return _profiles_dict(driver)
+    except MigError as error:
+        raise GpuError(sentence(error)) from error
+
+
+def _profiles_dict(driver: MigDriver) -> dict[str, Any]:
     gpu = driver.gpu()
     return {
+        "index": gpu.index,
         "gpu": gpu.name,
         "uuid": gpu.uuid,
         "simulated": gpu.simulated,
+        "has_mig": gpu.has_mig,
         "mig_mode": driver.mig_mode()[0],
+        "mig_mode_pending": driver.mig_mode()[1],
         "compute_slices": gpu.compute_slices,
         "memory_slices": gpu.memory_slices,
         "profiles": [
             {
                 "name": profile.name,
                 "id": profile.id,
+                "index": profile.index,
                 "compute_slices": profile.compute_slices,
                 "multiprocessors": profile.multiprocessors,
                 "memory_mib": profile.memory_mib,
@@ -36,7 +48,7 @@ def profiles_dict(driver: MigDriver) -> dict[str, Any]:
                     name: getattr(profile.engines, name)
                     for name in ("copy", "decoder", "encoder", "jpeg", "ofa")
                 },
-                "free": driver.remaining_capacity(profile.id),
+                "free": _free(driver, profile.id),
                 "max": profile.instances_max,
                 "placements": [str(at) for at in driver.possible_placements(profile.id)],
             }
@@ -45,10 +57,29 @@ def profiles_dict(driver: MigDriver) -> dict[str, Any]:
     }
 
 
+def _free(driver: MigDriver, profile_id: int) -> int | None:
+    """Return how many more fit; None where the driver tells only while MIG mode is on."""
+    try:
+        return driver.remaining_capacity(profile_id)
+    except MigError as error:
+        if error.code is MigCode.NOT_SUPPORTED:
+            return None
+        raise
+
+
 def profiles_table(document: dict[str, Any]) -> RenderableType:
     """Return the table of `profiles_dict`."""
-    mode = "on" if document["mig_mode"] else "off (`up` switches it on)"
-    table = _table("profile", "id", "slices", "SM", "memory", "free", "max", "starts:size")
+    table = plain_table(
+        "profile",
+        "id",
+        "slices",
+        "SM",
+        "memory",
+        "free",
+        "max",
+        "CE/DEC/ENC/JPEG/OFA",
+        "start:size",
+    )
     for profile in document["profiles"]:
         table.add_row(
             profile["name"],
@@ -56,70 +87,34 @@ def profiles_table(document: dict[str, Any]) -> RenderableType:
             str(profile["compute_slices"]),
             str(profile["multiprocessors"]),
             f"{profile['memory_mib'] / 1024:.2f} GiB",
-            str(profile["free"]),
+            "-" if profile["free"] is None else str(profile["free"]),
             str(profile["max"]),
+            "/".join(str(count) for count in profile["engines"].values()),
             " ".join(profile["placements"]),
         )
-    head = Text(f"{document['gpu']}, MIG mode {mode}")
-    return Group(head, table, *_note(document["simulated"]))
+    head = Text(f"GPU {document['index']}: {document['gpu']}, {_mode(document)}")
+    tables = [table] if document["profiles"] else []
+    return Group(head, *tables, *note(document["simulated"]))
 
 
-def plan_dict(plan: Plan) -> dict[str, Any]:
-    """Return a plan for `--json`."""
-    return {
-        "gpu": plan.gpu.name,
-        "uuid": plan.gpu.uuid,
-        "simulated": plan.gpu.simulated,
-        "enable_mig": plan.enable_mig,
-        "destroy": [
-            {"gpu_instance": old.id, "profile_id": old.profile_id, "placement": str(old.placement)}
-            for old in plan.destroy
-        ],
-        "slices": [
-            {
-                "name": member.name,
-                "profile": member.profile.name,
-                "placement": str(member.placement),
-                "gpu_instance": "keep" if member.keep else "create",
-                "gpu_instance_id": member.keep.id if member.keep else None,
-                "compute_slices": member.profile.compute_slices,
-                "memory_mib": member.profile.memory_mib,
-                "weight": member.weight,
-                "http": str(member.http),
-                "grpc": str(member.grpc),
-                "metrics": str(member.metrics),
-            }
-            for member in plan.slices
-        ],
-    }
-
-
-def plan_table(plan: Plan) -> RenderableType:
-    """Return the plan as steps and a table."""
-    steps = ["enable MIG mode"] if plan.enable_mig else []
-    steps += [f"destroy GPU instance {old.id} at {old.placement}" for old in plan.destroy]
-    kept = len(plan.slices) - len(plan.create)
-    steps += [f"keep {kept} GPU instances"] if kept else []
-    steps += [f"create {len(plan.create)} GPU instances"] if plan.create else []
-    table = _table("slice", "profile", "placement", "instance", "weight", "HTTP", "gRPC", "metrics")
-    for member in plan.slices:
-        table.add_row(
-            member.name,
-            member.profile.name,
-            str(member.placement),
-            f"keep {member.keep.id}" if member.keep else "create",
-            f"{member.weight:g}",
-            str(member.http),
-            str(member.grpc),
-            str(member.metrics),
-        )
-    return Group(Text(f"{plan.gpu.name}: {', '.join(steps)}"), table, *_note(plan.gpu.simulated))
+def _mode(document: dict[str, Any]) -> str:
+    if not document["has_mig"]:
+        return "no MIG: it cannot be cut (`--gpu mps` shares it out)"
+    if document["mig_mode"]:
+        return "MIG mode on"
+    if document["mig_mode_pending"]:
+        return "MIG mode off, on after the next reset"
+    told = "" if document["profiles"] else "; this driver tells the profiles only when it is on"
+    return f"MIG mode off (`--enable-mig` switches it on){told}"
 
 
 def status_table(document: dict[str, Any]) -> RenderableType:
     """Return the table of `status.as_dict`."""
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for column in ("slice", "profile", "MIG UUID", PORTS, "pid", "state", "restarts", "simulated"):
+    with_memory = any(member.get("memory_mib") for member in document["slices"])
+    memory = ("MiB used",) if with_memory else ()
+    columns = ("slice", "profile", "MIG UUID", PORTS, "pid", "state", "restarts", "simulated")
+    for column in (*columns, *memory):
         # In a narrow terminal the UUID is what folds; all else must be read at a glance.
         table.add_column(column, no_wrap=column != "MIG UUID", overflow="fold")
     for member in document["slices"]:
@@ -133,6 +128,7 @@ def status_table(document: dict[str, Any]) -> RenderableType:
             Text(member["state"], style=STATE_STYLES.get(member["state"], "yellow")),
             str(member["restarts"]),
             "yes" if member["simulated"] else "no",
+            *([_used(member["memory_mib"])] if with_memory else []),
         )
     pid = document["launcher_pid"]
     watched = (
@@ -140,16 +136,38 @@ def status_table(document: dict[str, Any]) -> RenderableType:
     )
     hosts = {member["http"].rpartition(":")[0] for member in document["slices"]}
     where = f" on {', '.join(sorted(hosts))}" if hosts else ""
+    wrong = [
+        Text(f"{member['name']}: {member['reason']} (its log is {member['log']})", style="yellow")
+        for member in document["slices"]
+        if member.get("reason") and member["state"] != "ready"
+    ]
     head = Text(f"{document['gpu']}{where}, {watched}, inventory {document['inventory']}")
-    return Group(head, table, *_note(document["simulated"]))
+    gpus = [_gpu_line(gpu) for gpu in document.get("gpus", ()) if not gpu["simulated"]]
+    if document.get("gpu_error"):
+        wrong.append(Text(document["gpu_error"], style="red"))
+    return Group(head, *gpus, table, *wrong, *note(document["simulated"]))
 
 
-def _table(*columns: str) -> Table:
+def _used(memory: dict[str, Any] | None) -> str:
+    if memory is None:
+        return "-"
+    total = f" of {memory['total']}" if memory["total"] is not None else ""
+    return f"{memory['used']}{total}"
+
+
+def _gpu_line(gpu: dict[str, Any]) -> Text:
+    mode = "MIG mode on" if gpu["mig_mode"] else "MIG mode off"
+    return Text(f"GPU {gpu['index']}: {gpu['name']}, {mode}, {_used(gpu['memory_mib'])} MiB used")
+
+
+def plain_table(*columns: str) -> Table:
+    """Return a table without lines."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
 
 
-def _note(simulated: bool) -> list[Text]:
+def note(simulated: bool) -> list[Text]:
+    """Return the line that says what is simulated; nothing where nothing is."""
     return [Text(SIMULATED, style="yellow")] if simulated else []

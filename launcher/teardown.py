@@ -6,8 +6,8 @@ from pathlib import Path
 import structlog
 
 from contract import inventory
-from launcher import apply, fleet
-from launcher.mig import MigDriver
+from launcher import fleet
+from launcher.partition import Partitioner
 from launcher.runtime import Runtime
 from launcher.state import State, StateStore
 
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 async def teardown(
     store: StateStore,
-    driver: MigDriver,
+    partitioner: Partitioner,
     runtime: Runtime,
     stop_timeout_s: float,
     hurry: asyncio.Event,
@@ -33,7 +33,7 @@ async def teardown(
     remove_inventory(state)
     await fleet.stop(state.servers, runtime, stop_timeout_s, hurry)
     store.change(servers=())
-    apply.uncut(driver, store)
+    partitioner.uncut(store)
     store.remove()
     log.info("launcher.stopped", slices=len(state.servers), gpu=state.gpu)
 

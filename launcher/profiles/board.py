@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Final
 
-from launcher.mig import ComputeInstanceProfile, Engines, GpuInstanceProfile, Placement
+from launcher.mig import (
+    DOUBLE_MEMORY_INDEX,
+    ComputeInstanceProfile,
+    Engines,
+    GpuInstanceProfile,
+    Placement,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +28,14 @@ class Board:
     Attributes:
         key: How `--gpu simulated:KEY` names it.
         product: NVML's product name.
-        compute_slices: 7, or 4 on A30.
-        memory_slices: The grid of placements: 8, or 4 on A30.
+        compute_slices: 7, or 4 on A30 and RTX PRO; 0 without MIG.
+        memory_slices: The grid of placements: 8, 4 on A30, 12 on RTX PRO.
         mode_needs_reset: MIG mode changes by a GPU reset and survives a reboot (Ampere); later
             boards switch at once and forget at reboot.
         picks_lowest: The driver takes the lowest free start (A30) instead of the one that spoils
             least.
-        profiles: By ascending index.
+        profiles: By ascending index; none on a board without MIG.
+        pci_id: Device and vendor, as NVIDIA's mig-parted filters by; 0 where unknown.
     """
 
     key: str
@@ -38,6 +45,7 @@ class Board:
     mode_needs_reset: bool
     picks_lowest: bool
     profiles: tuple[BoardProfile, ...]
+    pci_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +71,26 @@ SEVEN_SLICES: Final = {
     "1g+me": Geometry(7, 20, 1, 1, 1, (0, 1, 2, 3, 4, 5, 6)),
     "1g double": Geometry(9, 15, 1, 4, 2, (0, 2, 4, 6)),
 }
+# A30. The indexes of RTX PRO's profiles are those that nvml.h gives each kind.
 FOUR_SLICES: Final = {
     "1g": Geometry(0, 14, 1, 4, 1, (0, 1, 2, 3)),
     "2g": Geometry(1, 5, 2, 2, 2, (0, 2)),
     "4g": Geometry(3, 0, 4, 1, 4, (0,)),
     "1g+me": Geometry(7, 21, 1, 1, 1, (0, 1, 2, 3)),
     "2g+me": Geometry(8, 6, 2, 1, 2, (0, 2)),
+}
+TWELVE_GRID: Final = {
+    "1g": Geometry(0, 14, 1, 4, 3, (0, 3, 6, 9)),
+    "2g": Geometry(1, 5, 2, 2, 6, (0, 6)),
+    "4g": Geometry(3, 0, 4, 1, 12, (0,)),
+    "1g+me": Geometry(7, 21, 1, 1, 3, (0, 3, 6, 9)),
+    "1g+gfx": Geometry(10, 47, 1, 4, 3, (0, 3, 6, 9)),
+    "2g+gfx": Geometry(11, 35, 2, 2, 6, (0, 6)),
+    "4g+gfx": Geometry(12, 32, 4, 1, 12, (0,)),
+    "1g-me": Geometry(13, 67, 1, 4, 3, (0, 3, 6, 9)),
+    "2g-me": Geometry(14, 66, 2, 2, 6, (0, 6)),
+    "1g+me.all": Geometry(15, 65, 1, 1, 3, (0, 3, 6, 9)),
+    "2g+me.all": Geometry(16, 64, 2, 1, 6, (0, 6)),
 }
 
 
@@ -91,8 +113,6 @@ def row(
 
 COMPUTE_INDEX_BY_SLICES: Final = {1: 0, 2: 1, 3: 2, 4: 3, 7: 4}
 """NVML_COMPUTE_INSTANCE_PROFILE_n_SLICE."""
-DOUBLE_MEMORY_INDEX: Final = 9
-"""GPU instance profile 1_SLICE_REV2, whose only compute profile is 7 (1_SLICE_REV1), not 0."""
 
 
 def compute_profiles(profile: GpuInstanceProfile) -> tuple[ComputeInstanceProfile, ...]:
@@ -102,7 +122,7 @@ def compute_profiles(profile: GpuInstanceProfile) -> tuple[ComputeInstanceProfil
     C compute slices of a GPU instance of G exist when C = G, or C < G and 2C <= G + 1: so there is
     a 1c, 2c, 3c and 4c of 7g, but no 3c of 4g.
     """
-    if profile.index == DOUBLE_MEMORY_INDEX:
+    if profile.index == DOUBLE_MEMORY_INDEX:  # its only compute profile is 1_SLICE_REV1, not 0
         return (ComputeInstanceProfile(7, 7, profile.name, 1, 1),)
     whole = profile.compute_slices
     return tuple(

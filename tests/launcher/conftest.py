@@ -1,25 +1,23 @@
 """What launcher tests share: GPUs on paper, free ports, and a watchdog over real processes."""
 
+import ctypes
 import random
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pynvml
 import pytest
 import structlog
 
+from launcher.nvml import RealNvml
 from launcher.profiles import BOARDS
 from launcher.simulator import Simulator
-from tests.launcher.helpers import REPOSITORY, Launcher
+from tests.launcher.helpers import Launcher
+from tests.support.watchdog import taken_down_after
 
 SLICES_MAX = 7
-WATCHDOG = """
-import subprocess, sys
-sys.stdin.read()  # until every copy of the other end is closed: the test has ended, or was killed
-subprocess.run([sys.executable, "-m", "launcher", "down", "--state-dir", sys.argv[1]], check=False)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +33,41 @@ def a100(tmp_path: Path) -> Simulator:
     gpu = Simulator(tmp_path / "gpu.json", BOARDS["a100-40gb"], holders=lambda _: ())
     gpu.set_mig_mode(True)
     return gpu
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a libnvidia-ml.so.1 that is strict about how it is called."""
+    folder = tmp_path_factory.mktemp("nvml")
+    source = Path(__file__).parent / "nvml_stand_in" / "nvml.c"
+    library = folder / "libnvidia-ml.so.1"
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["cc", *flags, "-o", str(library), str(source)], check=True)
+    return folder
+
+
+@pytest.fixture
+def nvml(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[int], RealNvml]]:
+    """Opens RealNvml on the stand-in, with so many GPUs; its calls are in `calls` of tmp_path."""
+    monkeypatch.setenv("NVML_STAND_IN_STATE", str(tmp_path / "gpus"))
+    monkeypatch.setenv("NVML_STAND_IN_LOG", str(tmp_path / "calls"))
+    # A copy, as a library is loaded once for each file, and keeps its state.
+    library = tmp_path / "libnvidia-ml.so.1"
+    library.write_bytes((stand_in / library.name).read_bytes())
+    monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(library)))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    opened = []
+
+    def open_with(gpus: int) -> RealNvml:
+        monkeypatch.setenv("NVML_STAND_IN_GPUS", str(gpus))
+        opened.append(RealNvml())
+        return opened[-1]
+
+    yield open_with
+    for host in opened:
+        host.close()
 
 
 @pytest.fixture
@@ -59,24 +92,7 @@ def _is_free(port: int) -> bool:
 
 @pytest.fixture
 def launcher(tmp_path: Path, port_base: int) -> Iterator[Launcher]:
-    """
-    A launcher whose processes end with the test.
-
-    The watchdog waits at a pipe that closes with this process, however it ends, and then runs
-    `down`: a killed test run leaves nothing either.
-    """
+    """A launcher whose processes end with the test, or with a killed test run."""
     made = Launcher(tmp_path, port_base)
-    watchdog = subprocess.Popen(
-        [sys.executable, "-c", WATCHDOG, str(made.state_dir)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=REPOSITORY,
-        start_new_session=True,
-    )
-    try:
+    with taken_down_after(made.state_dir):
         yield made
-    finally:
-        assert watchdog.stdin is not None
-        watchdog.stdin.close()
-        watchdog.wait(60)

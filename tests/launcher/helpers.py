@@ -102,7 +102,7 @@ class Launcher:
         left = [trace for trace in left if trace.startswith("process") or Path(trace).exists()]
         for gpu in self.state_dir.glob("simulated-*.json"):
             state = json.loads(gpu.read_text())
-            left += [f"{gpu.name}: {key}" for key in ("instances", "compute", "mode") if state[key]]
+            left += [f"{gpu.name}: {key}" for key in ("instances", "compute") if state[key]]
         return left
 
 

@@ -45,6 +45,63 @@ def test_plan_changes_nothing(capsys, folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_gpus_are_listed_each(capsys, folder):
+    gpu = ["--gpu", "simulated:a100-40gb,t4-16gb"]
+    document = json.loads(call(capsys, "profiles", "--json", *gpu, *folder)[1])
+    assert [entry["has_mig"] for entry in document["gpus"]] == [True, False]
+    out = call(capsys, "profiles", *gpu, *folder)[1]
+    assert "GPU 1: Tesla T4 (simulated), no MIG: it cannot be cut" in out
+
+
+def test_a_plan_is_a_picture(capsys, folder):
+    layout = ["--gpu", "simulated:a100-40gb,a30-24gb", "--layout", "0=3g@4,2g;1=all-1g"]
+    out = call(capsys, "plan", *layout, *folder)[1]
+    assert (
+        "  after   [   s1 2g.10gb   ]    ·        ·    [            s0 3g.20gb            ]" in out
+    )
+    assert "  after   [ s2 1g ][ s3 1g ][ s4 1g ][ s5 1g ]" in out
+
+
+def test_an_old_driver_tells_when_the_mode_is_on(capsys, folder):
+    gpu = ["--gpu", "simulated:a30-24gb?driver=535&mig=off"]
+    out = call(capsys, "profiles", *gpu, *folder)[1]
+    assert (
+        "MIG mode off (`--enable-mig` switches it on); this driver tells the profiles only" in out
+    )
+    assert "does not tell its MIG profiles" in call(capsys, "plan", *gpu, *folder)[2]
+
+
+def test_mig_parteds_files_are_layouts(capsys, folder, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "version: v1\nmig-configs:\n  mine:\n  - {devices: all, mig-enabled: true,"
+        " mig-devices: {1g.5gb: 2, 3g.20gb: 1}}\n"
+    )
+    arguments = ["--gpu", "simulated", "--mig-parted", str(path), *folder]
+    document = json.loads(call(capsys, "plan", "--json", *arguments)[1])
+    assert [s["profile"] for s in document["slices"]] == ["1g.5gb", "1g.5gb", "3g.20gb"]
+
+
+def test_dry_runs_change_nothing(capsys, folder, tmp_path):
+    gpu = ["--gpu", "simulated", "--layout", "3g"]
+    assert "create 1 GPU instances" in call(capsys, "up", "--dry-run", *gpu, *folder)[1]
+    assert "would stop nothing" in call(capsys, "down", "--dry-run", *folder)[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mode_is_switched_off_only_when_asked(capsys, folder):
+    gpu = ["--gpu", "simulated:h100-80gb"]
+    call(capsys, "down", *gpu, *folder)
+    assert "MIG mode on" in call(capsys, "profiles", *gpu, *folder)[1]
+    out = call(capsys, "down", "--disable-mig", *gpu, *folder)[1]
+    assert "MIG mode switched off on NVIDIA H100 80GB HBM3 (simulated)" in out
+    assert "MIG mode off" in call(capsys, "profiles", *gpu, *folder)[1]
+
+
+def test_top_shows_once_where_there_is_no_terminal(capsys, folder):
+    assert "nothing is up" in call(capsys, "top", *folder)[1]
+
+
 def test_a_file_and_flags(capsys, folder, tmp_path):
     path = tmp_path / "launcher.yaml"
     path.write_text("gpu: simulated:a30-24gb\nport_base: 9000\n")
@@ -56,8 +113,13 @@ def test_a_file_and_flags(capsys, folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plan"], "gpu: none chosen. Cutting real GPUs is not supported yet"),
-        (["profiles", "--gpu", "0"], "'0' is not supported yet"),
+        (["plan", "--gpu", "first"], "'first' is no GPU"),
+        (["plan", "--gpu", "simulated:t4-16gb"], "cannot be cut: it has no MIG"),
+        (["plan", "--gpu", "simulated", "--layout", "9=1g"], "the layout names GPU '9'"),
+        (["apply", "3g"], "nothing is up"),
+        (["apply"], "nothing is up"),
+        (["up", "--gpu", "simulated:a30-24gb?mig=off"], "MIG mode is off on GPU 0"),
+        (["up", "--gpu", "mps:simulated", "--shares", "0"], "write a number of equal shares"),
         (["plan", "--gpu", "simulated", "--layout", "4g,4g"], "needs 8 compute slices"),
         (["plan", "--gpu", "simulated", "--layout", "1g.7gb"], "no profile '1g.7gb'"),
         (["plan", "--gpu", "simulated", "--layout", "1g,,"], "flag: layout: '1g,,' has an empty"),

@@ -20,7 +20,7 @@ def problems(tmp_path, text, **flags):
 
 def test_nothing_at_all_is_a_configuration():
     found = config.load(None, {})
-    assert found.layout == ("all-1g",)
+    assert found.layout == {"all": ("all-1g",)}
     assert (found.host, found.port_base) == ("127.0.0.1", 8000)
     assert found.model_repository == "configs/models"
     assert str(found.inventory_file) == "run/slices.json"
@@ -31,7 +31,7 @@ def test_flags_win_over_the_file(tmp_path):
     path.write_text("gpu: simulated\nport_base: 9000\nlayout: [3g, 2g, 1g, 1g]\n")
     found = config.load(path, {"port_base": 9100, "gpu": None})
     assert (found.gpu, found.port_base) == ("simulated", 9100)
-    assert found.layout == ("3g", "2g", "1g", "1g")
+    assert found.layout == {"all": ("3g", "2g", "1g", "1g")}
 
 
 def test_every_error_is_told_with_its_path(tmp_path):

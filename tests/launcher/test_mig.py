@@ -20,10 +20,13 @@ def test_placements_overlap_when_they_share_a_memory_slice(one, other, overlap):
 
 
 @pytest.mark.parametrize(
-    ("name", "attribute"), [("1g.5gb", ""), ("1g.5gb+me", "+me"), ("1g.24gb-me", "-me")]
+    ("index", "attribute"),
+    [(0, ""), (7, "+me"), (8, "+me"), (9, ""), (10, "+gfx"), (13, "-me"), (16, "+me.all")],
 )
-def test_an_attribute_is_what_follows_the_size(name, attribute):
-    assert GpuInstanceProfile(0, 0, name, 1, 1, 1, 1).attribute == attribute
+def test_an_attribute_is_told_by_the_profile_index(index, attribute):
+    profile = GpuInstanceProfile(index, 0, "whatever a driver calls it", 1, 1, 1, 1)
+    assert profile.attribute == attribute
+    assert profile.is_base == (index == 0)
 
 
 def test_an_error_says_what_was_tried_and_nvidias_words():

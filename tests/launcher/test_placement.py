@@ -4,10 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.mig import Placement
-from launcher.placement import fit, free_placements, least_spoiling
+from launcher.placement import Room, free_placements, least_spoiling, media_engines_suffice
+from launcher.placement import fit as best_fit
 from launcher.profiles import BOARDS
 
 A100 = {entry.profile.id: entry.placements for entry in BOARDS["a100-40gb"].profiles}
+ID_OF = {places: profile_id for profile_id, places in A100.items() if profile_id != 20}
+
+
+def fit(wanted, taken, preferred=()):
+    return best_fit([Room(ID_OF[places], places) for places in wanted], taken, A100, preferred)
+
+
 ONE, TWO, THREE, FOUR = A100[19], A100[14], A100[9], A100[5]
 
 
@@ -28,6 +36,29 @@ def test_a_solution_is_found_where_the_first_choice_leads_nowhere():
         Placement(2, 1),
         Placement(3, 1),
     )
+
+
+def test_of_all_solutions_the_one_with_the_largest_hole_is_taken():
+    """A 1g at 6 leaves room for a 4g; one at 0 would not."""
+    assert fit([ONE], []) == (Placement(6, 1),)
+    assert fit([TWO], []) == (Placement(4, 2),)
+
+
+def test_what_can_stay_stays_before_holes_count():
+    assert fit([ONE, ONE], [], preferred={(19, Placement(2, 1))}) == (
+        Placement(2, 1),
+        Placement(3, 1),
+    )
+
+
+def test_one_instance_at_most_has_the_media_engines():
+    profiles = {e.profile.name: e.profile for e in BOARDS["rtx-pro-6000-96gb"].profiles}
+    one, more, every = (profiles[f"1g.24gb{mark}"] for mark in ("", "+me", "+me.all"))
+    without = profiles["1g.24gb-me"]
+    assert media_engines_suffice([one, one, more])
+    assert not media_engines_suffice([more, more])
+    assert not media_engines_suffice([every, one])
+    assert media_engines_suffice([every, without, without])
 
 
 def test_no_solution_is_none():

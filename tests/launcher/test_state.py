@@ -17,8 +17,8 @@ FULL = State(
     gpu="simulated:a100-40gb",
     runtime="process",
     inventory="/x/slices.json",
-    mig_mode_enabled=True,
-    instances=(InstanceRecord("s0", "1g.5gb", 19, Placement(0, 1), 7, 0, "MIG-1"),),
+    mig_enabled=("GPU-0",),
+    instances=(InstanceRecord("s0", "GPU-0", "1g.5gb", 19, Placement(0, 1), 7, 0, "MIG-1"),),
     servers=(
         ServerRecord(
             ServerSpec(MEMBER, "/models", ("--log-verbose=1",)),

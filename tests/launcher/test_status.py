@@ -57,6 +57,7 @@ def test_everything_that_is_known_of_a_slice(tmp_path):
             "state": "ready",
             "pid": os.getpid(),
             "restarts": 4,
+            "reason": "",
             "log": "/x.log",
         }
     ]

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from launcher import apply, plan, tables
+from launcher import apply, plan, plan_views, tables
 from launcher.mig import Placement
 
 
@@ -41,20 +41,26 @@ def made(a100):
     foreign = a100.create_gpu_instance(9, Placement(0, 4))
     facts = apply.read_facts(a100)
     assert foreign in facts.instances
-    return plan.make(facts, ["4g", "1g"], "127.0.0.1", 8000, force=True)
+    layouts = {facts.gpu.uuid: ("4g", "1g")}
+    return plan.make([facts], layouts, plan.Addresses("127.0.0.1", 8000), force=True)
 
 
 def test_a_plan_has_its_steps_in_order(made):
-    shown = text(tables.plan_table(made))
-    assert "destroy GPU instance 1 at 0:4, create 2 GPU instances" in shown
+    shown = text(plan_views.table(made))
+    assert (
+        "destroy GPU instance 1 at 0:4 (not made by mig-launcher), create 2 GPU instances" in shown
+    )
     assert "4g.20gb" in shown
     assert "127.0.0.1:8012" in shown
     assert tables.SIMULATED in shown
 
 
 def test_a_plan_as_json(made):
-    document = json.loads(json.dumps(tables.plan_dict(made)))
-    assert document["destroy"] == [{"gpu_instance": 1, "profile_id": 9, "placement": "0:4"}]
+    document = json.loads(json.dumps(plan_views.as_dict(made)))
+    assert document["destroy"] == [
+        {"gpu": 0, "gpu_instance": 1, "profile": "3g.20gb", "profile_id": 9, "placement": "0:4",
+         "foreign": True}
+    ]  # fmt: skip
     assert [(s["name"], s["profile"], s["weight"]) for s in document["slices"]] == [
         ("s0", "4g.20gb", 4.0),
         ("s1", "1g.5gb", 1.0),

@@ -6,7 +6,7 @@ import pytest
 
 from contract import inventory
 from contract.slice_spec import Endpoint, SliceSpec
-from launcher import apply, plan
+from launcher import apply, plan, stages
 from launcher.errors import GpuError
 from launcher.mig import MigCode
 from launcher.processes import ProcessRuntime
@@ -29,11 +29,27 @@ def store(tmp_path):
     return made
 
 
+class OneGpu:
+    """A partitioner of one GPU on paper."""
+
+    def __init__(self, gpu):
+        self._gpus = {gpu.gpu().uuid: gpu}
+
+    def uncut(self, store):
+        apply.uncut(self._gpus, store)
+
+
+def cut(gpu, store, layout):
+    facts = apply.read_facts(gpu)
+    made = plan.make([facts], {facts.gpu.uuid: (layout,)}, plan.Addresses("h", 8000))
+    apply.cut({facts.gpu.uuid: gpu}, [stages.whole(part) for part in made.gpus], store)
+    return OneGpu(gpu)
+
+
 async def test_inventory_instances_and_state_go(store, a100, tmp_path):
-    facts = apply.read_facts(a100)
-    apply.cut(a100, plan.make(facts, ["all-1g"], "h", 8000), store)
+    partitioner = cut(a100, store, "all-1g")
     inventory.save(tmp_path / "slices.json", MEMBERS)
-    await teardown(store, a100, ProcessRuntime(), 1.0, asyncio.Event())
+    await teardown(store, partitioner, ProcessRuntime(), 1.0, asyncio.Event())
     assert a100.gpu_instances() == ()
     assert a100.mig_mode() == (True, True)  # it was on before
     assert not (tmp_path / "slices.json").exists()
@@ -41,14 +57,13 @@ async def test_inventory_instances_and_state_go(store, a100, tmp_path):
 
 
 async def test_what_cannot_be_removed_stays_on_record(store, a100):
-    facts = apply.read_facts(a100)
-    apply.cut(a100, plan.make(facts, ["1g"], "h", 8000), store)
+    partitioner = cut(a100, store, "1g")
     a100.faults["destroy_gpu_instance"] = [MigCode.UNKNOWN]
     with pytest.raises(GpuError):
-        await teardown(store, a100, ProcessRuntime(), 1.0, asyncio.Event())
+        await teardown(store, partitioner, ProcessRuntime(), 1.0, asyncio.Event())
     again = StateStore(store.path.parent)
     assert len(again.load().instances) == 1
-    await teardown(again, a100, ProcessRuntime(), 1.0, asyncio.Event())
+    await teardown(again, partitioner, ProcessRuntime(), 1.0, asyncio.Event())
     assert a100.gpu_instances() == ()
 
 
