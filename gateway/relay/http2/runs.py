@@ -10,8 +10,6 @@ from gateway.relay.http2.frames import (
     unpack_head,
 )
 
-ALIKE_MIN: Final = 4
-"""Frames of one length in a row for which looking at all of them at once pays."""
 _PUT_STREAM_ID: Final = Struct(">I").pack_into
 
 
@@ -27,29 +25,19 @@ class Run:
         payload: Bytes in them that count against windows.
         largest: Payload of the largest.
         ends: The last has END_STREAM.
-        alike: So many frames at its start have one length; 0 when they are few.
-        stride: From one of these to the next, in bytes.
     """
 
-    __slots__ = ("alike", "ends", "largest", "payload", "stride", "view")
+    __slots__ = ("ends", "largest", "payload", "view")
 
-    def __init__(
-        self, view: memoryview, payload: int, largest: int, ends: bool, alike: int, stride: int
-    ) -> None:
+    def __init__(self, view: memoryview, payload: int, largest: int, ends: bool) -> None:
         self.view = view
         self.payload = payload
         self.largest = largest
         self.ends = ends
-        self.alike = alike
-        self.stride = stride
 
     def readdress(self, stream_id: int) -> None:
         """Make them frames of another stream; to be done before they are passed on."""
-        view, size, stride = self.view, len(self.view), self.stride
-        at = self.alike * stride
-        if at:
-            for offset, octet in enumerate(stream_id.to_bytes(4, "big"), 5):
-                view[offset:at:stride] = bytes((octet,)) * self.alike
+        view, at, size = self.view, 0, len(self.view)
         while at < size:
             length = int(unpack_head(view, at)[0]) >> 8
             _PUT_STREAM_ID(view, at + 5, stream_id)
@@ -68,12 +56,7 @@ class Run:
 
 def run_at(view: memoryview, at: int, size: int, stream_id: int) -> Run:
     """Return the whole DATA frames of one stream that begin at `at`: those without odd flags."""
-    first = at
-    length = int(unpack_head(view, at)[0]) >> 8
-    stride = FRAME_HEAD_BYTES + length
-    alike = _alike(view, at, (size - at) // stride, stride)
-    at += alike * stride
-    payload, largest, ends = alike * length, length if alike else 0, False
+    first, payload, largest, ends = at, 0, 0, False
     while not ends and size - at >= FRAME_HEAD_BYTES:
         length_kind, flags, its_stream_id = unpack_head(view, at)
         length = int(length_kind) >> 8
@@ -89,22 +72,4 @@ def run_at(view: memoryview, at: int, size: int, stream_id: int) -> Run:
         if length > largest:
             largest = length
         at = end
-    return Run(view[first:at], payload, largest, ends, alike, stride)
-
-
-def _alike(view: memoryview, at: int, count: int, stride: int) -> int:
-    """
-    Return how many frames from `at` on have the very head of the first, which must be plain DATA.
-
-    A column of all heads is compared at once: a stream's frames are of one length but for the last,
-    and a frame looked at by itself costs half a microsecond, twice.
-    """
-    if count < ALIKE_MIN or view[at + 4]:
-        return 0
-    end = at + count * stride
-    for column in range(at, at + FRAME_HEAD_BYTES):
-        octets = view[column:end:stride].tobytes()
-        count = min(count, len(octets) - len(octets.lstrip(octets[:1])))
-        if count < ALIKE_MIN:
-            return 0
-    return count
+    return Run(view[first:at], payload, largest, ends)
