@@ -1,5 +1,7 @@
 """The gateway is replaced by a newer process under load; no request of either protocol fails."""
 
+import http.client
+import json
 import os
 import signal
 import threading
@@ -100,5 +102,37 @@ def test_what_is_in_flight_is_answered_by_the_old_one(
         assert not got, "it ended before the upgrade did"
         thread.join(30)
         assert [each.tolist() for each in got] == [[0, 1, 2, 3]]
+    finally:
+        beside.stop()
+
+
+def test_changes_made_through_either_gateway_are_kept(stack: Stack, tmp_path: Path) -> None:
+    """On a connection that is left to the old one, and on a new one, in the same moments."""
+    beside = Beside(stack, tmp_path)
+    journal = tmp_path / "gateway-state-journal.json"
+    host, _, port = beside.address.partition(":")
+
+    def post(connection: http.client.HTTPConnection, target: str, document: object) -> int:
+        connection.request("POST", target, json.dumps(document))
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    try:
+        beside.start()
+        left, fresh = (http.client.HTTPConnection(host, int(port), timeout=30) for _ in range(2))
+        assert post(left, "/v2/logging", {"log_verbose_level": 0}) == 200
+        assert beside.ask("POST", "/v1/upgrade")[0] == 200
+        assert post(fresh, "/v2/trace/setting", {"trace_rate": "77"}) == 200
+        assert post(left, "/v2/logging", {"log_verbose_level": 1}) == 200
+        assert post(fresh, "/v2/trace/setting", {"trace_count": "5"}) == 200
+        kept = json.loads(journal.read_text())
+        assert kept["logging"] == {"log_verbose_level": 1}
+        assert kept["trace"] == {"": {"trace_rate": "77", "trace_count": "5"}}
+        assert post(fresh, "/v2/logging", {"log_verbose_level": 0}) == 200
+        taken_back = {"trace_rate": None, "trace_count": None}
+        assert post(fresh, "/v2/trace/setting", taken_back) == 200
+        left.close()
+        fresh.close()
     finally:
         beside.stop()
