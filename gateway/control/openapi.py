@@ -282,6 +282,18 @@ def _gateway_paths() -> dict[str, Any]:
                 },
             }
         },
+        "/v1/live": {
+            "get": {
+                "summary": "Everything once and then what changes, for the live page",
+                "responses": {
+                    "200": {
+                        "description": "Events snapshot, tick and change; see docs/admin-api.md.",
+                        "content": {"text/event-stream": {"schema": {"type": "object"}}},
+                    },
+                    "503": _error("As many readers are connected as there may be."),
+                },
+            }
+        },
         "/metrics": {"get": {"summary": "For Prometheus", "responses": {"200": metrics}}},
         "/livez": _get("Whether the gateway runs", "Liveness"),
         "/readyz": ready,

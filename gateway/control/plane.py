@@ -63,6 +63,7 @@ class ControlPlane:
             config.admin.listen, registry, counters, self._checker, self._keeper, is_shutting_down,
             security or Security(config), self._events,
         )  # fmt: skip
+        self._admin.clients = config.listen
         self.reload_targets: list[ReloadTarget] = [self._discovery, Apply(self._configure)]
         self.settle: list[Callable[[], Awaitable[None]]] = [
             self._discovery.round,
