@@ -21,6 +21,7 @@ from gateway.control.auth import Access
 from gateway.control.choices import ChoiceKeeper
 from gateway.control.event_stream import EventStream
 from gateway.control.events import EventLog
+from gateway.control.flowers import FlowerCalls, Front
 from gateway.control.gate import (
     BODY_BYTES_MAX,
     Gate,
@@ -66,6 +67,7 @@ class AdminServer:
         processes: The data planes, and the calls about them; None where there are none.
         taken_over: The sockets to listen on, where another process had them before.
         clients: Where clients find the gateway, for people to read.
+        front: The same for the flower client; None for no flower client.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class AdminServer:
         self.processes: ProcessCalls | None = None
         self.taken_over: Sequence[socket.socket] = ()
         self.clients: tuple[Endpoint, ...] = ()
+        self.front: Front | None = None
+        self._flowers: FlowerCalls | None = None
         self._sites: list[AdminSite] = []
         self._gate = Gate(listen, (lambda: security.access) if security else Access, counters)
         self._tls = security.admin_tls if security else None
@@ -129,6 +133,8 @@ class AdminServer:
     async def stop(self) -> None:
         """Stop listening; answers under way have STOP_S."""
         await self._live.stop()
+        if self._flowers is not None:
+            await self._flowers.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -139,6 +145,9 @@ class AdminServer:
         middlewares = [self._gate.guarded, *([calls.current] if calls else [])]
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=middlewares)
         app.on_response_prepare.append(add_headers)
+        if self.front is not None:
+            self._flowers = FlowerCalls(self.front, self._gate.caller)
+            app.add_routes(self._flowers.routes())
         app.add_routes(
             [
                 web.get("/v1/slices", self._get_slices),

@@ -15,7 +15,7 @@ from aiohttp import web
 FOLDER: Final = Path(__file__).parents[1] / "pages"
 STATIC: Final = "/static/"
 _PAGES: Final = {"/": "index.html", "/flowers": "flowers.html"}
-_SUFFIXES: Final = (".css", ".js", ".svg", ".png")
+_SUFFIXES: Final = (".css", ".js", ".json", ".svg", ".png")
 _TYPES: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
                  ".html": "text/html; charset=utf-8"}  # fmt: skip
 _HEADERS: Final = {

@@ -2,8 +2,9 @@
 
 import { Chart } from "./chart.js";
 import { brief, byId, bytes, clock, colour, duration, element, number, text } from "./parts.js";
+import { complain, give, onToken, showLink } from "./shell.js";
 import { SliceView } from "./slices.js";
-import { Refused, call, keepFollowing, token } from "./stream.js";
+import { call, keepFollowing } from "./stream.js";
 
 const HISTORY = 300;
 const EVENTS = 300;
@@ -131,27 +132,14 @@ function drawGateway(gateway) {
 
 // --- what is ordered --------------------------------------------------------------------------
 
-async function order(name, verb, force = false) {
+async function order(name, verb) {
   try {
-    const slice = await call("POST", `/v1/slices/${encodeURIComponent(name)}/${verb}${force ? "?force=true" : ""}`);
-    now.slices.set(name, slice);
+    const slice = await give(name, verb);
+    if (slice) now.slices.set(name, slice);
     draw();
   } catch (error) {
-    if (error instanceof Refused && error.status === 409 && !force) {
-      if (await sure(name, verb)) await order(name, verb, true);
-      return;
-    }
     complain(error);
   }
-}
-
-function sure(name, verb) {
-  const ask = byId("ask");
-  text(byId("ask-title"), `${verb === "drain" ? "Drain" : "Switch off"} the last slice?`);
-  text(byId("ask-text"), `${name} is the last slice that can serve. Without it every request fails, until you switch one on again.`);
-  ask.returnValue = "no";
-  ask.showModal();
-  return new Promise((done) => ask.addEventListener("close", () => done(ask.returnValue === "yes"), { once: true }));
 }
 
 byId("policy").addEventListener("change", async ({ target }) => {
@@ -163,38 +151,13 @@ byId("policy").addEventListener("change", async ({ target }) => {
   }
 });
 
-let complaint = 0;
-
-function complain(error) {
-  const place = byId("trouble");
-  text(place, error.message);
-  place.hidden = false;
-  clearTimeout(complaint);
-  complaint = setTimeout(() => (place.hidden = true), 8000);
-}
-
 // --- the connection ---------------------------------------------------------------------------
 
 const resume = keepFollowing("/v1/live", told, (state, why) => {
-  const link = byId("link");
-  link.dataset.link = state;
-  text(link, { live: "live", away: "no connection, trying again", login: "token needed" }[state]);
-  link.title = why ?? "";
-  document.body.dataset.link = state;
-  byId("login").hidden = state !== "login";
-  if (state === "login") {
-    byId("all").hidden = true;
-    text(byId("login-said"), token.get() ? "This token is not known here." : "");
-    byId("token").focus();
-  }
+  showLink(state, why);
+  if (state === "login") byId("all").hidden = true;
 });
-
-byId("login").addEventListener("submit", (event) => {
-  event.preventDefault();
-  token.set(byId("token").value.trim());
-  byId("token").value = "";
-  resume();
-});
+onToken(resume);
 
 setInterval(() => {
   // A curve ages while nothing comes.

@@ -83,14 +83,15 @@ function parse(message, told) {
 }
 
 // Follows a stream for ever: when it ends it is asked for again, soon and then less often.
-// `state` is told "live", "away" (with why) or "login"; it goes on after resume().
-export function keepFollowing(path, told, state) {
+// `state` is told "live", "away" (with why), "login", after which it goes on with resume(), or
+// "refused", which is the end: this token may not do that.
+export function keepFollowing(path, told, state, options = {}) {
   let resume = () => {};
   (async () => {
     for (let attempt = 0; ; attempt++) {
       const stopped = new AbortController();
       try {
-        await follow(path, {}, (event, data) => {
+        await follow(path, options, (event, data) => {
           attempt = 0;
           state("live");
           told(event, data);
@@ -103,6 +104,10 @@ export function keepFollowing(path, told, state) {
           await resumed;
           attempt = -1;
           continue;
+        }
+        if (error instanceof Refused && error.status === 403) {
+          state("refused", error.message);
+          return;
         }
         state("away", error.message);
       } finally {

@@ -16,6 +16,7 @@ from gateway.config import HealthSection
 from gateway.control import pages
 from gateway.control.admin import BODY_BYTES_MAX, AdminServer
 from gateway.control.choices import ChoiceKeeper
+from gateway.control.flowers import Front
 from gateway.control.health import HealthChecker
 from gateway.control.probes import TritonProbe
 from gateway.control.processes import ProcessCalls
@@ -40,6 +41,7 @@ class Admin:
         self.server = AdminServer(
             NOBODY, registry, Counters(), checker, self.keeper, lambda: self.shutting_down
         )
+        self.server.front = Front(NOBODY)
         self.processes = Played()
         self.server.processes = ProcessCalls(self.processes, self.processes.upgrade)
         self.client: TestClient[web.Request, web.Application] = TestClient(

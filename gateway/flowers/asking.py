@@ -1,0 +1,184 @@
+"""One picture to the model, through the gateway's port like any client; here over HTTP."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from contract.slice_spec import Endpoint
+from gateway.flowers.pictures import SIDE, TENSOR_BYTES
+
+MODEL: Final = "flower"
+CLASSES: Final = 3
+ANSWER_S: Final = 60.0
+HEAD_BYTES_MAX: Final = 64 * 1024
+BODY_BYTES_MAX: Final = 1024 * 1024
+SLICE_FIELD: Final = "mig-gateway-slice"
+SHAPE: Final = (1, 3, SIDE, SIDE)
+
+
+class AskError(Exception):
+    """No answer, or not a proper one; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What the model says of one picture.
+
+    Attributes:
+        classes: (score 0..1, name), best first.
+        slice: Which slice has answered; empty where the protocol does not say.
+        took_s: From the request's first byte to the answer's last.
+    """
+
+    classes: tuple[tuple[float, str], ...]
+    slice: str
+    took_s: float
+
+
+class Asker(Protocol):
+    """A way to the gateway; as many calls at once as the caller likes."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    async def ask(self, tensor: bytes) -> Answer:
+        """Return the answer. Raises AskError."""
+
+
+class HttpAsker:
+    """
+    Over HTTP/1.1, a connection for each request under way.
+
+    Args:
+        endpoint: The gateway's port for clients.
+        tls: None for plain text.
+    """
+
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None = None) -> None:
+        self._endpoint = endpoint
+        self._tls = tls
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        question = {
+            "inputs": [
+                {"name": "input", "shape": SHAPE, "datatype": "FP32",
+                 "parameters": {"binary_data_size": TENSOR_BYTES}}
+            ],
+            "outputs": [
+                {"name": "probabilities",
+                 "parameters": {"classification": CLASSES, "binary_data": False}}
+            ],
+        }  # fmt: skip
+        json_head = json.dumps(question).encode()
+        fields = (
+            f"POST /v2/models/{MODEL}/infer HTTP/1.1",
+            f"Host: {endpoint}",
+            "Content-Type: application/octet-stream",
+            f"Inference-Header-Content-Length: {len(json_head)}",
+            f"Content-Length: {len(json_head) + TENSOR_BYTES}",
+            f"{SLICE_FIELD}: ?",
+        )
+        self._head = "\r\n".join(fields).encode() + b"\r\n\r\n" + json_head
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
+    async def ask(self, tensor: bytes) -> Answer:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._ask(tensor)
+        except TimeoutError:
+            raise AskError(f"no answer within {ANSWER_S:g} s") from None
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            raise AskError(f"{self._endpoint}: {str(error) or type(error).__name__}") from None
+
+    async def _ask(self, tensor: bytes) -> Answer:
+        fresh = not self._idle
+        reader, writer = await self._connected() if fresh else self._idle.pop()
+        began_s = monotonic()
+        try:
+            writer.writelines((self._head, tensor))
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            status, fields = _read_head(head)
+            body = await reader.readexactly(_length(fields))
+        except BaseException:
+            writer.close()
+            raise
+        took_s = monotonic() - began_s
+        if fields.get("connection", "").lower() == "close":
+            writer.close()
+        else:
+            self._idle.append((reader, writer))
+        if status != 200:
+            raise AskError(_error(body) or f"status {status}")
+        return Answer(_http_classes(body), fields.get(SLICE_FIELD, ""), took_s)
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(
+            self._endpoint.host, self._endpoint.port, ssl=self._tls, limit=HEAD_BYTES_MAX
+        )
+
+
+def _read_head(head: str) -> tuple[int, dict[str, str]]:
+    line, *lines = head.split("\r\n")
+    parts = line.split(" ", 2)
+    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdigit():
+        raise AskError(f"no HTTP answer: {line[:80]!r}")
+    pairs = (field.partition(":") for field in lines if field)
+    return int(parts[1]), {name.lower(): value.strip() for name, _, value in pairs}
+
+
+def _length(fields: dict[str, str]) -> int:
+    text = fields.get("content-length", "")
+    if not text.isdigit() or int(text) > BODY_BYTES_MAX:
+        raise AskError("an answer without a usable Content-Length")
+    return int(text)
+
+
+def _error(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])[:500]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def _http_classes(body: bytes) -> tuple[tuple[float, str], ...]:
+    try:
+        found = json.loads(body)["outputs"][0]["data"]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        raise AskError("an answer that is not Triton's") from None
+    return classes_of(found)
+
+
+def classes_of(found: Sequence[Any]) -> tuple[tuple[float, str], ...]:
+    """Read `score:index:label`, Triton's classification extension."""
+    classes = []
+    for entry in found:
+        score, _, rest = str(entry).partition(":")
+        index, _, label = rest.partition(":")
+        try:
+            classes.append((float(score), label or f"class {index}"))
+        except ValueError:
+            raise AskError(f"no class: {entry!r}") from None
+    return tuple(classes)
