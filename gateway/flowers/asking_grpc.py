@@ -1,5 +1,6 @@
 """The same over gRPC: apart, because whoever asks over HTTP need not load grpcio."""
 
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -49,3 +50,10 @@ class GrpcAsker:
         except messages.MessageError as error:
             raise AskError(str(error)) from None
         return Answer(classes_of(found), "", monotonic() - began_s)
+
+
+def open_asker(endpoint: Endpoint, ca: Path | None) -> GrpcAsker:
+    """Return an asker; over TLS when there is a file that says who signs. Raises OSError."""
+    if ca is None:
+        return GrpcAsker(endpoint)
+    return GrpcAsker(endpoint, grpc.ssl_channel_credentials(ca.read_bytes()))
