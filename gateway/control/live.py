@@ -19,7 +19,7 @@ from gateway.control.tasks import Tasks
 from gateway.fleet.registry import SliceRegistry
 
 SAMPLE_S: Final = 1.0
-GLANCE_S: Final = 0.1
+GLANCE_S: Final = 0.2
 """What is in flight is read so often, and the mean of a second told: a moment says little."""
 SPACING_S: Final = 0.1
 """Between two looks at most, however much happens."""

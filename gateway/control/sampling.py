@@ -97,7 +97,8 @@ class _Seen:
             if now == then:
                 continue  # no answer over this protocol
             for bucket, count in enumerate(now):
-                if added := count - (then[bucket] if then else 0):
+                # Most buckets have never been hit.
+                if count and (added := count - (then[bucket] if then else 0)):
                     more.counts[bucket] += added
                     everything.counts[bucket] += added
         assert len(more.counts) == BUCKETS, "histograms are of one size"
@@ -106,10 +107,11 @@ class _Seen:
 
 def _curve(latency: Histogram, failures: int, busy: float, elapsed_s: float) -> dict[str, Any]:
     answers = latency.count
+    p50_s, p99_s = latency.quantiles_s((0.50, 0.99))
     return {
         "rate": round(answers / elapsed_s, _DIGITS),
         "failures": round(failures / elapsed_s, _DIGITS),
-        "p50": round(latency.quantile_s(0.50) * 1e3, _DIGITS) if answers else None,
-        "p99": round(latency.quantile_s(0.99) * 1e3, _DIGITS) if answers else None,
+        "p50": round(p50_s * 1e3, _DIGITS) if answers else None,
+        "p99": round(p99_s * 1e3, _DIGITS) if answers else None,
         "busy": round(busy, _DIGITS),
     }
