@@ -1,4 +1,4 @@
-"""`mig-gateway`: serve | check | slices | top | flowers | reload | upgrade."""
+"""`mig-gateway`: serve | check | slices | top | flowers | figures | reload | upgrade."""
 
 import argparse
 import json
@@ -16,6 +16,7 @@ from gateway.admin_client import AdminClient, CallError
 from gateway.config import Config, ConfigError, load
 from gateway.config_security import TlsSection
 from gateway.control.security import Secrets
+from gateway.figures import command as figures
 from gateway.quantities import duration_s
 from gateway.terminal import flowers, top
 from gateway.terminal.connecting import add_admin_options, admin
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _upgrade_options(commands)
     top.add_command(commands)
     flowers.add_command(commands)
+    figures.add_command(commands)
     return parser
 
 

@@ -57,9 +57,9 @@ class Asker(Protocol):
         """Return the answer. Raises AskError."""
 
 
-class HttpAsker:
+class HttpLink:
     """
-    Over HTTP/1.1, a connection for each request under way.
+    Requests over HTTP/1.1, a connection for each one under way.
 
     Args:
         endpoint: The gateway's port for clients.
@@ -67,58 +67,39 @@ class HttpAsker:
     """
 
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None = None) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._tls = tls
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        question = {
-            "inputs": [
-                {"name": "input", "shape": SHAPE, "datatype": "FP32",
-                 "parameters": {"binary_data_size": TENSOR_BYTES}}
-            ],
-            "outputs": [
-                {"name": "probabilities",
-                 "parameters": {"classification": CLASSES, "binary_data": False}}
-            ],
-        }  # fmt: skip
-        json_head = json.dumps(question).encode()
-        fields = (
-            f"POST /v2/models/{MODEL}/infer HTTP/1.1",
-            f"Host: {endpoint}",
-            "Content-Type: application/octet-stream",
-            f"Inference-Header-Content-Length: {len(json_head)}",
-            f"Content-Length: {len(json_head) + TENSOR_BYTES}",
-            f"{SLICE_FIELD}: ?",
-        )
-        self._head = "\r\n".join(fields).encode() + b"\r\n\r\n" + json_head
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the connections that are not in use."""
         for _, writer in self._idle:
             writer.close()
         self._idle.clear()
 
-    async def ask(self, tensor: bytes) -> Answer:
+    async def send(self, pieces: Sequence[bytes]) -> tuple[dict[str, str], bytes, float]:
+        """
+        Send one request as it is; return (answer's fields, body, seconds it took).
+
+        Raises:
+            AskError: No answer, or none with status 200.
+        """
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await self._ask(tensor)
+                status, fields, body, took_s = await self._send(pieces)
         except TimeoutError:
             raise AskError(f"no answer within {ANSWER_S:g} s") from None
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise AskError(f"{self._endpoint}: {str(error) or type(error).__name__}") from None
+            raise AskError(f"{self.endpoint}: {str(error) or type(error).__name__}") from None
+        if status != 200:
+            raise AskError(_error(body) or f"status {status}")
+        return fields, body, took_s
 
-    async def _ask(self, tensor: bytes) -> Answer:
-        fresh = not self._idle
-        reader, writer = await self._connected() if fresh else self._idle.pop()
+    async def _send(self, pieces: Sequence[bytes]) -> tuple[int, dict[str, str], bytes, float]:
+        reader, writer = self._idle.pop() if self._idle else await self._connected()
         began_s = monotonic()
         try:
-            writer.writelines((self._head, tensor))
+            writer.writelines(pieces)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status, fields = _read_head(head)
             body = await reader.readexactly(_length(fields))
@@ -130,14 +111,61 @@ class HttpAsker:
             writer.close()
         else:
             self._idle.append((reader, writer))
-        if status != 200:
-            raise AskError(_error(body) or f"status {status}")
-        return Answer(_http_classes(body), fields.get(SLICE_FIELD, ""), took_s)
+        return status, fields, body, took_s
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(
-            self._endpoint.host, self._endpoint.port, ssl=self._tls, limit=HEAD_BYTES_MAX
+            self.endpoint.host, self.endpoint.port, ssl=self._tls, limit=HEAD_BYTES_MAX
         )
+
+
+def infer_head(
+    endpoint: Endpoint, model: str, question: dict[str, Any], tensor_bytes: int, *fields: str
+) -> bytes:
+    """Return everything of an inference but its tensors' bytes: head and JSON."""
+    text = json.dumps(question).encode()
+    lines = (
+        f"POST /v2/models/{model}/infer HTTP/1.1",
+        f"Host: {endpoint}",
+        "Content-Type: application/octet-stream",
+        f"Inference-Header-Content-Length: {len(text)}",
+        f"Content-Length: {len(text) + tensor_bytes}",
+        *fields,
+    )
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + text
+
+
+class HttpAsker:
+    """Over HTTP/1.1; see HttpLink."""
+
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None = None) -> None:
+        self._link = HttpLink(endpoint, tls)
+        question = {
+            "inputs": [
+                {"name": "input", "shape": SHAPE, "datatype": "FP32",
+                 "parameters": {"binary_data_size": TENSOR_BYTES}}
+            ],
+            "outputs": [
+                {"name": "probabilities",
+                 "parameters": {"classification": CLASSES, "binary_data": False}}
+            ],
+        }  # fmt: skip
+        self._head = infer_head(endpoint, MODEL, question, TENSOR_BYTES, f"{SLICE_FIELD}: ?")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._link.close()
+
+    async def ask(self, tensor: bytes) -> Answer:
+        fields, body, took_s = await self._link.send((self._head, tensor))
+        return Answer(_http_classes(body), fields.get(SLICE_FIELD, ""), took_s)
 
 
 def _read_head(head: str) -> tuple[int, dict[str, str]]:

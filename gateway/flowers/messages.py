@@ -19,11 +19,24 @@ class MessageError(ValueError):
 
 def request(model: str, shape: Sequence[int], tensor: bytes, classes: int) -> bytes:
     """Return a ModelInferRequest for one FP32 tensor `input`, answered by `classes` classes."""
-    extents = b"".join(_varint(extent) for extent in shape)
-    given = _text(1, "input") + _text(2, "FP32") + _field(3, extents)
     parameter = _text(1, "classification") + _field(2, _tag(2, _VARINT) + _varint(classes))
     wanted = _text(1, "probabilities") + _field(2, parameter)
-    return _text(1, model) + _field(5, given) + _field(6, wanted) + _field(7, tensor)
+    return _given(model, [("input", "FP32", shape)]) + _field(6, wanted) + _field(7, tensor)
+
+
+def plain_request(
+    model: str, inputs: Sequence[tuple[str, str, Sequence[int]]], tensors: Sequence[bytes]
+) -> bytes:
+    """Return a ModelInferRequest for inputs (name, datatype, shape), answered by all outputs."""
+    return _given(model, inputs) + b"".join(_field(7, tensor) for tensor in tensors)
+
+
+def _given(model: str, inputs: Sequence[tuple[str, str, Sequence[int]]]) -> bytes:
+    parts = [_text(1, model)]
+    for name, kind, shape in inputs:
+        extents = b"".join(_varint(extent) for extent in shape)
+        parts.append(_field(5, _text(1, name) + _text(2, kind) + _field(3, extents)))
+    return b"".join(parts)
 
 
 def strings(response: bytes) -> list[str]:
