@@ -171,7 +171,7 @@ def _report(record: Record, budget_ms: float) -> int:
         f"{most.throughput:.0f} inferences/s by {most.slices} slices at {most.concurrency}"
     )
     for concurrency, slices in sorted(needed(record.points.values(), budget_ms).items()):
-        words = f"{slices} slices" if slices else "more slices than there are"
+        words = drawing.words(slices) if slices else "more slices than there are"
         print(f"  {concurrency:4} outstanding: p90 within {budget_ms:g} ms takes {words}")
     try:
         files = drawing.draw(record, budget_ms)

@@ -68,7 +68,8 @@ def _colour(record: Record, slices: int) -> Any:
     return mpl.colormaps["viridis"](0.92 * counts.index(slices) / max(1, len(counts) - 1))
 
 
-def _words(slices: int) -> str:
+def words(slices: int) -> str:
+    """Return `1 slice`, `2 slices`, …"""
     return f"{slices} slice" if slices == 1 else f"{slices} slices"
 
 
@@ -78,7 +79,7 @@ def _throughput(record: Record) -> Figure:
         points = record.of(slices)
         axes.plot(
             [p.concurrency for p in points], [p.throughput for p in points], marker=".",
-            color=_colour(record, slices), label=_words(slices),
+            color=_colour(record, slices), label=words(slices),
         )  # fmt: skip
     axes.set_ylim(0)
     axes.legend()
@@ -90,7 +91,7 @@ def _p90(record: Record, axes: Any, alpha: float = 1.0) -> None:
         points = record.of(slices)
         axes.plot(
             [p.concurrency for p in points], [p.p90_us / 1e3 for p in points], marker=".",
-            color=_colour(record, slices), label=_words(slices), alpha=alpha,
+            color=_colour(record, slices), label=words(slices), alpha=alpha,
         )  # fmt: skip
     axes.set_ylim(0)
 
@@ -152,7 +153,7 @@ def _page(record: Record, budget_ms: float, parts: list[str]) -> str:
         for concurrency, slices in sorted(needed(record.points.values(), budget_ms).items())
     )
     tables = "".join(
-        f"<h3>{_words(slices)}</h3><table>{_rows(as_csv(record.of(slices)))}</table>"
+        f"<h3>{words(slices)}</h3><table>{_rows(as_csv(record.of(slices)))}</table>"
         for slices in record.counts
     )
     conditions = html.escape(json.dumps(record.conditions, indent=1))
