@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test chaos lint fmt bench fuzz lock clean
+.PHONY: help setup demo test chaos lint fmt bench figures fuzz lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ fmt: $(VENV)/.installed-lint  ## Format the code and fix what can be fixed
 
 bench: $(VENV)/.installed-bench $(VENV)/.installed-demo  ## Compare with Envoy, nginx and HAProxy (ARGS=--help)
 	$(BIN)/python -m bench $(ARGS)
+
+figures: $(VENV)/.installed-figures  ## Throughput and latency for 1 to 7 slices (ARGS=--simulated without a GPU)
+	$(BIN)/mig-gateway figures $(ARGS)
 
 fuzz: $(VENV)/.installed-fuzz  ## Fuzz the parsers (ARGS=--help)
 	$(BIN)/python -m tests.fuzz.run $(ARGS)

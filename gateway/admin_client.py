@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,6 +92,35 @@ class AdminClient:
         if not isinstance(document, dict):
             raise CallError(f"{self.url} is no gateway's admin API: it answered no JSON object")
         return document
+
+    def follow(self, path: str, silence_s: float) -> Iterator[tuple[str, dict[str, Any]]]:
+        """
+        Yield (event, data) of a stream of server-sent events until it ends.
+
+        Args:
+            silence_s: The stream is taken for dead when nothing comes for so long.
+
+        Raises:
+            CallError: It was refused, or broke off.
+        """
+        connection = self._connection(silence_s)
+        try:
+            connection.request("GET", path, headers=self._headers)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                otherwise = f"{self.url}{path} answered {answer.status} {answer.reason}"
+                raise _said(answer.read(ANSWER_BYTES_MAX), otherwise)
+            event = ""
+            while line := answer.readline(ANSWER_BYTES_MAX):
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data":
+                    yield event, json.loads(value)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise CallError(f"no gateway's admin API at {self.url} ({_reason(error)})") from None
+        finally:
+            connection.close()
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._path is not None:

@@ -1,9 +1,7 @@
-"""`mig-gateway`: serve | check | slices | reload | upgrade."""
+"""`mig-gateway`: serve | check | slices | top | flowers | figures | reload | upgrade."""
 
 import argparse
 import json
-import os
-import ssl
 import sys
 import urllib.parse
 from collections.abc import Sequence
@@ -14,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from contract.slice_spec import Endpoint
-from gateway import tls
-from gateway.admin_client import DEFAULT_ADMIN, AdminClient, CallError
+from gateway.admin_client import AdminClient, CallError
 from gateway.config import Config, ConfigError, load
-from gateway.config_security import TlsSection, UnixSocket
-from gateway.control import auth
+from gateway.config_security import TlsSection
 from gateway.control.security import Secrets
+from gateway.figures import command as figures
 from gateway.quantities import duration_s
+from gateway.terminal import flowers, top
+from gateway.terminal.connecting import add_admin_options, admin
 
 REFUSED: Final = 1
 """The gateway said no, or could not be reached."""
@@ -30,7 +28,6 @@ MISUSED: Final = 2
 ANSWER_S: Final = 10.0
 UPGRADE_S: Final = 90.0
 """More than a gateway waits for its successor; see workers.takeover.READY_S."""
-TOKEN_VARIABLE: Final = "MIG_GATEWAY_TOKEN"  # noqa: S105 (its name, not its value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,15 +70,18 @@ def _parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="even if it is the last slice that can serve"
     )
     slices.add_argument("--json", action="store_true", help="print the gateway's answer as it is")
-    _add_admin_options(slices)
+    add_admin_options(slices)
     slices.set_defaults(command=_slices)
     reload = commands.add_parser(
         "reload", help="let a running gateway read its configuration file again"
     )
     reload.add_argument("--json", action="store_true", help="print the gateway's answer as it is")
-    _add_admin_options(reload)
+    add_admin_options(reload)
     reload.set_defaults(command=_reload)
     _upgrade_options(commands)
+    top.add_command(commands)
+    flowers.add_command(commands)
+    figures.add_command(commands)
     return parser
 
 
@@ -89,28 +89,8 @@ def _upgrade_options(commands: Any) -> None:
     upgrade = commands.add_parser(
         "upgrade", help="let a running gateway start itself anew, perhaps in a newer version"
     )
-    _add_admin_options(upgrade)
+    add_admin_options(upgrade)
     upgrade.set_defaults(command=_upgrade)
-
-
-def _add_admin_options(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--admin", metavar="URL",
-        help=f"the admin API, http://…, https://… or unix:/path (default {DEFAULT_ADMIN})",
-    )  # fmt: skip
-    where.add_argument("--config", type=Path, metavar="FILE", help="take its address from there")
-    parser.add_argument(
-        "--token-file", type=Path, metavar="FILE",
-        help=f"the token to show, where one is asked for (default: ${TOKEN_VARIABLE})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--ca", type=Path, metavar="FILE", help="who signed the gateway's certificate (PEM)"
-    )
-    parser.add_argument(
-        "--cert", type=Path, metavar="FILE", help="our own certificate, where one is asked for"
-    )
-    parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
 
 
 def _duration(text: str) -> float:
@@ -189,9 +169,9 @@ def _tokens(config: Config) -> str:
 
 
 def _slices(arguments: argparse.Namespace) -> int:
-    admin = _admin(arguments)
+    calls = admin(arguments)
     if arguments.verb is None:
-        answer = admin.call("GET", "/v1/slices", ANSWER_S)
+        answer = calls.call("GET", "/v1/slices", ANSWER_S)
         if arguments.json:
             print(json.dumps(answer, indent=2))
         else:
@@ -202,10 +182,10 @@ def _slices(arguments: argparse.Namespace) -> int:
     if arguments.name is None:
         print(f"mig-gateway slices {arguments.verb}: NAME is missing", file=sys.stderr)
         return MISUSED
-    return _order(admin, arguments)
+    return _order(calls, arguments)
 
 
-def _order(admin: AdminClient, arguments: argparse.Namespace) -> int:
+def _order(calls: AdminClient, arguments: argparse.Namespace) -> int:
     query = {}
     if arguments.wait is not None:
         query["wait"] = f"{arguments.wait:.3f}s"
@@ -213,7 +193,7 @@ def _order(admin: AdminClient, arguments: argparse.Namespace) -> int:
         query["force"] = "true"
     name = urllib.parse.quote(arguments.name, safe="")
     path = f"/v1/slices/{name}/{arguments.verb}?{urllib.parse.urlencode(query)}"
-    answer = admin.call("POST", path.rstrip("?"), ANSWER_S + (arguments.wait or 0.0))
+    answer = calls.call("POST", path.rstrip("?"), ANSWER_S + (arguments.wait or 0.0))
     in_flight = _fields(answer, "in_flight")
     if arguments.json:
         print(json.dumps(answer, indent=2))
@@ -230,7 +210,7 @@ def _order(admin: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    answer = _admin(arguments).call("POST", "/v1/reload", ANSWER_S)
+    answer = admin(arguments).call("POST", "/v1/reload", ANSWER_S)
     if arguments.json:
         print(json.dumps(answer, indent=2))
         return 0
@@ -258,42 +238,9 @@ def _value(value: Any) -> str:
 
 
 def _upgrade(arguments: argparse.Namespace) -> int:
-    answer = _admin(arguments).call("POST", "/v1/upgrade", UPGRADE_S)
+    answer = admin(arguments).call("POST", "/v1/upgrade", UPGRADE_S)
     print(f"process {_fields(answer, 'pid')} serves; the old one finishes what it has")
     return 0
-
-
-# --- calling ----------------------------------------------------------------------------------
-
-
-def _admin(arguments: argparse.Namespace) -> AdminClient:
-    """Return the admin API that the command line means. Raises CallError, ConfigError."""
-    url = _config_url(arguments.config) if arguments.config else arguments.admin or DEFAULT_ADMIN
-    context: ssl.SSLContext | None = None
-    try:
-        if url.startswith("https:"):
-            context = tls.client_context(arguments.ca, arguments.cert, arguments.key)
-        return AdminClient(url, _token(arguments), context)
-    except tls.TlsError as error:
-        raise CallError(f"--{error}") from None
-    except ValueError as error:
-        raise CallError(str(error)) from None
-
-
-def _config_url(path: Path) -> str:
-    admin = load(path).admin
-    if isinstance(admin.listen, UnixSocket):
-        return str(admin.listen)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.listen.host, admin.listen.host)
-    return f"{'https' if admin.tls else 'http'}://{Endpoint(host, admin.listen.port)}"
-
-
-def _token(arguments: argparse.Namespace) -> str | None:
-    """Return the token to show, None for none. Raises ValueError."""
-    if arguments.token_file is not None:
-        return auth.read_token(arguments.token_file)
-    value = os.environ.get(TOKEN_VARIABLE)
-    return auth.checked(value, f"${TOKEN_VARIABLE}") if value else None
 
 
 def _fields(answer: dict[str, Any], key: str) -> Any:

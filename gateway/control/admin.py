@@ -6,7 +6,7 @@ import json
 import platform
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import structlog
@@ -16,11 +16,12 @@ from contract.slice_spec import Endpoint
 from gateway.balance.policies import POLICIES
 from gateway.config import ConfigError
 from gateway.config_security import UnixSocket
-from gateway.control import audit, exposition, openapi, processes, views
+from gateway.control import audit, exposition, openapi, pages, processes, views
 from gateway.control.auth import Access
 from gateway.control.choices import ChoiceKeeper
 from gateway.control.event_stream import EventStream
 from gateway.control.events import EventLog
+from gateway.control.flowers import FlowerCalls, Front
 from gateway.control.gate import (
     BODY_BYTES_MAX,
     Gate,
@@ -30,6 +31,8 @@ from gateway.control.gate import (
     refused,
 )
 from gateway.control.health import HealthChecker
+from gateway.control.live import LiveFeed
+from gateway.control.live_stream import LiveStream
 from gateway.control.processes import ProcessCalls
 from gateway.control.reload import Reloader
 from gateway.control.security import Security
@@ -63,6 +66,8 @@ class AdminServer:
         slice_metrics: Returns the slices' own metrics, for `GET /metrics`; None for none.
         processes: The data planes, and the calls about them; None where there are none.
         taken_over: The sockets to listen on, where another process had them before.
+        clients: Where clients find the gateway, for people to read.
+        front: The same for the flower client; None for no flower client.
     """
 
     def __init__(
@@ -80,6 +85,9 @@ class AdminServer:
         self.slice_metrics: Callable[[], Awaitable[str]] | None = None
         self.processes: ProcessCalls | None = None
         self.taken_over: Sequence[socket.socket] = ()
+        self.clients: tuple[Endpoint, ...] = ()
+        self.front: Front | None = None
+        self._flowers: FlowerCalls | None = None
         self._sites: list[AdminSite] = []
         self._gate = Gate(listen, (lambda: security.access) if security else Access, counters)
         self._tls = security.admin_tls if security else None
@@ -89,6 +97,7 @@ class AdminServer:
         self._checker = checker
         self._keeper = keeper
         self._events = events or EventLog()
+        self._live = LiveFeed(registry, self._events, self._about, self._sync)
         self._is_shutting_down = is_shutting_down
         self._runner: web.AppRunner | None = None
         self._process = psutil.Process()
@@ -117,11 +126,15 @@ class AdminServer:
         """Let another process answer from now on; calls under way are answered here."""
         for site in self._sites:
             site.hand_over()
+        self._live.close()
         if self._runner is not None and self._runner.server is not None:
             self._runner.server.pre_shutdown()
 
     async def stop(self) -> None:
         """Stop listening; answers under way have STOP_S."""
+        await self._live.stop()
+        if self._flowers is not None:
+            await self._flowers.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -132,6 +145,9 @@ class AdminServer:
         middlewares = [self._gate.guarded, *([calls.current] if calls else [])]
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=middlewares)
         app.on_response_prepare.append(add_headers)
+        if self.front is not None:
+            self._flowers = FlowerCalls(self.front, self._gate.caller)
+            app.add_routes(self._flowers.routes())
         app.add_routes(
             [
                 web.get("/v1/slices", self._get_slices),
@@ -143,11 +159,13 @@ class AdminServer:
                 web.put("/v1/balancing", self._put_balancing),
                 web.post("/v1/reload", self._post_reload),
                 web.get("/v1/events", EventStream(self._events).get),
+                web.get("/v1/live", LiveStream(self._live, self._gate.caller).get),
                 web.get("/metrics", self._get_metrics),
                 web.get("/livez", self._get_livez),
                 web.get("/readyz", self._get_readyz),
                 web.get("/openapi.json", self._get_openapi),
                 *(calls.routes(self._gate.caller) if calls else ()),
+                *pages.routes(),
             ]
         )
         return app
@@ -231,8 +249,7 @@ class AdminServer:
         return answered(outcome.view())
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        uptime_s = _now_s() - self._started_s
-        figures = processes.figures(self._process, self.processes, uptime_s)
+        figures = self._figures()
         checks = {
             member.name: (watch.passed, watch.failed)
             for member, watch in self._checker.watches.items()
@@ -257,6 +274,21 @@ class AdminServer:
 
     async def _get_openapi(self, request: web.Request) -> web.Response:
         return answered(openapi.document(self._version))
+
+    # --- for the live page --------------------------------------------------------------------
+
+    def _about(self) -> dict[str, Any]:
+        return views.gateway(
+            self._version, self.clients, self._keeper.policy, POLICIES, self._registry,
+            self._is_shutting_down(), self._counters, self._figures(),
+        )  # fmt: skip
+
+    async def _sync(self) -> None:
+        if self.processes is not None:
+            await self.processes.sync()
+
+    def _figures(self) -> exposition.ProcessFigures:
+        return processes.figures(self._process, self.processes, _now_s() - self._started_s)
 
     # --- what calls share ---------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from contract.slice_spec import Endpoint
 from gateway.config_security import UnixSocket
+from gateway.control import pages
 from gateway.control.audit import Refusals
 from gateway.control.auth import Access, Caller
 from gateway.metrics import Counters
@@ -58,7 +59,7 @@ class Gate:
         """Let in who may, refuse other sites' pages, give every error the one JSON form."""
         address = _address(request)
         caller = self.known(request)
-        if caller is None and request.path not in _FOR_ALL:
+        if caller is None and request.path not in _FOR_ALL and not pages.is_open(request.path):
             return self._refuse(
                 401, "this needs a token: Authorization: Bearer …", address,
                 {"WWW-Authenticate": 'Bearer realm="mig-gateway admin"'},

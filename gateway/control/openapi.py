@@ -6,6 +6,7 @@ from gateway.balance.policies import POLICIES
 from gateway.control.processes import AWAY, LEAVING, SERVING, STARTING
 from gateway.fleet.health import Order, State
 from gateway.fleet.registry import EVENTS
+from gateway.flowers.loop import OUTSTANDING_MAX
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
@@ -130,6 +131,8 @@ SCHEMAS: Final[dict[str, Any]] = {
             },
         }
     ),
+    "Outstanding": _object({"outstanding": {**_COUNT, "maximum": OUTSTANDING_MAX}}),
+    "Picture": _object({"picture": _COUNT}),
     "Upgrade": _object({"pid": _COUNT}),
     "Liveness": _object({"live": _FLAG}),
     "Reload": _object(
@@ -282,6 +285,18 @@ def _gateway_paths() -> dict[str, Any]:
                 },
             }
         },
+        "/v1/live": {
+            "get": {
+                "summary": "Everything once and then what changes, for the live page",
+                "responses": {
+                    "200": {
+                        "description": "Events snapshot, tick and change; see docs/admin-api.md.",
+                        "content": {"text/event-stream": {"schema": {"type": "object"}}},
+                    },
+                    "503": _error("As many readers are connected as there may be."),
+                },
+            }
+        },
         "/metrics": {"get": {"summary": "For Prometheus", "responses": {"200": metrics}}},
         "/livez": _get("Whether the gateway runs", "Liveness"),
         "/readyz": ready,
@@ -294,13 +309,71 @@ def _gateway_paths() -> dict[str, Any]:
     }
 
 
+def _flower_paths() -> dict[str, Any]:
+    """Describe what the page at /flowers is made of."""
+    session = {"name": "session", "in": "path", "required": True, "schema": _TEXT}
+    picture = {"name": "picture", "in": "path", "required": True, "schema": _COUNT}
+    closed = _error("This flower client is closed, or there is no such picture.")
+    forbidden = _error("The token may only read, or the call comes from another site's page.")
+    rgb = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        "/v1/flowers": {
+            "post": {
+                "summary": "Open a flower client; it lives as long as this answer is read",
+                "responses": {
+                    "200": {
+                        "description": "Events hello and said; see docs/admin-api.md.",
+                        "content": {"text/event-stream": {"schema": {"type": "object"}}},
+                    },
+                    "403": forbidden,
+                    "409": _error("The gateway's port asks clients for a certificate."),
+                    "503": _error("As many flower clients are open as there may be."),
+                },
+            }
+        },
+        "/v1/flowers/{session}": {
+            "put": {
+                "summary": "Keep so many requests outstanding",
+                "parameters": [session],
+                "requestBody": _json("How many.", "Outstanding") | {"required": True},
+                "responses": {
+                    "200": _json("So it is.", "Outstanding"),
+                    "400": _error("Not a number that is allowed."),
+                    "403": forbidden,
+                    "404": closed,
+                },
+            }
+        },
+        "/v1/flowers/{session}/pictures/{picture}": {
+            "post": {
+                "summary": "Ask what is on a picture; the answer comes as an event",
+                "parameters": [session, picture],
+                "responses": {
+                    "202": _json("Asked.", "Picture"), "403": forbidden, "404": closed,
+                },
+            },
+            "put": {
+                "summary": "Put another picture in its place",
+                "parameters": [session, picture],
+                "requestBody": {"description": "RGB, row by row.", "content": rgb},
+                "responses": {
+                    "200": _json("It is there.", "Picture"),
+                    "400": _error("Not as many bytes as a picture has."),
+                    "403": forbidden,
+                    "404": closed,
+                },
+            },
+        },
+    }  # fmt: skip
+
+
 def document(version: str) -> dict[str, Any]:
     """Return the description, OpenAPI 3.1."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "MIG Gateway admin API", "version": version},
         "security": [{}, {"token": []}],
-        "paths": _secured(_slice_paths() | _gateway_paths()),
+        "paths": _secured(_slice_paths() | _gateway_paths() | _flower_paths()),
         "components": {
             "schemas": SCHEMAS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

@@ -12,6 +12,7 @@ from gateway.control.admin import AdminServer
 from gateway.control.choices import ChoiceKeeper
 from gateway.control.discovery import Discovery, configured_sources
 from gateway.control.events import EventLog
+from gateway.control.flowers import Front
 from gateway.control.health import HealthChecker
 from gateway.control.joining import Preparer
 from gateway.control.probes import make_probe
@@ -63,6 +64,12 @@ class ControlPlane:
             config.admin.listen, registry, counters, self._checker, self._keeper, is_shutting_down,
             security or Security(config), self._events,
         )  # fmt: skip
+        self._admin.clients = config.listen
+        self._admin.front = Front(
+            config.listen[0],
+            config.tls.cert if config.tls else None,
+            config.tls is not None and config.tls.client_ca is not None,
+        )
         self.reload_targets: list[ReloadTarget] = [self._discovery, Apply(self._configure)]
         self.settle: list[Callable[[], Awaitable[None]]] = [
             self._discovery.round,

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from contract.slice_spec import Endpoint
+from gateway.control.exposition import ProcessFigures
 from gateway.fleet.health import DISABLED, DRAINED, ENABLED, UP, Order
 from gateway.fleet.histogram import Histogram
 from gateway.fleet.lifecycle import DUE, EJECTED, FREE
@@ -11,6 +13,7 @@ from gateway.fleet.readiness import is_ready
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.fleet.tally import Tally
+from gateway.metrics import Counters
 
 _ORDER_REASONS = {
     DRAINED: "drained by the operator: no new work, checks go on",
@@ -96,6 +99,40 @@ def readiness(registry: SliceRegistry, shutting_down: bool) -> tuple[bool, dict[
     return ready, {"ready": ready, "reason": why, "routable": routable, "slices": total}
 
 
+def gateway(
+    version: str,
+    clients: Iterable[Endpoint],
+    policy: str,
+    policies: Iterable[str],
+    registry: SliceRegistry,
+    shutting_down: bool,
+    counters: Counters,
+    figures: ProcessFigures,
+) -> dict[str, Any]:
+    """Return what the live page tells of the gateway itself, by the names that /metrics has."""
+    _, ready = readiness(registry, shutting_down)
+    return {
+        "version": version,
+        "clients": [str(endpoint) for endpoint in clients],
+        **balancing(policy, policies),
+        "ready": ready["ready"],
+        "reason": ready["reason"],
+        "routable": ready["routable"],
+        "panic": registry.panicking,
+        "connections": counters.accepted - counters.closed,
+        "http_requests": counters.http_requests,
+        "grpc_calls": counters.grpc_calls,
+        "replays": counters.replays,
+        "faults": dict(sorted(counters.faults.items())),
+        "limits": dict(sorted(counters.limits.items())),
+        "workers": figures.workers,
+        "worker_restarts": figures.restarts,
+        "cpu_seconds": round(figures.cpu_s, 3),
+        "resident_memory_bytes": figures.rss_bytes,
+        "uptime_seconds": round(figures.uptime_s, 1),
+    }
+
+
 def refusal_to_empty(member: Slice, registry: SliceRegistry, order: Order) -> str | None:
     """Say why an order would leave nobody to serve; None when it would not."""
     routable = registry.everywhere.members
@@ -158,7 +195,5 @@ def _last_check(member: Slice, now_s: float) -> dict[str, Any] | None:
 
 
 def _quantiles(latency: Histogram) -> dict[str, float]:
-    return {
-        "p50": round(latency.quantile_s(0.50) * 1e3, 3),
-        "p99": round(latency.quantile_s(0.99) * 1e3, 3),
-    }
+    p50_s, p99_s = latency.quantiles_s((0.50, 0.99))
+    return {"p50": round(p50_s * 1e3, 3), "p99": round(p99_s * 1e3, 3)}

@@ -64,6 +64,26 @@ class Histogram:
             seen += n
         return lower_bound(BUCKETS) / 1e6
 
+    def quantiles_s(self, shares: tuple[float, ...]) -> list[float]:
+        """Return `quantile_s` of each of `shares`, which ascend, in one pass."""
+        count = self.count
+        found: list[float] = []
+        if not count:
+            return [0.0] * len(shares)
+        seen = 0
+        wanted = shares[0] * count
+        for index, n in enumerate(self.counts):
+            if not n:
+                continue
+            while seen + n >= wanted:
+                low, high = lower_bound(index), lower_bound(index + 1)
+                found.append((low + (high - low) * (wanted - seen) / n) / 1e6)
+                if len(found) == len(shares):
+                    return found
+                wanted = shares[len(found)] * count
+            seen += n
+        return found + [lower_bound(BUCKETS) / 1e6] * (len(shares) - len(found))
+
     def cumulative(self, bounds_s: tuple[float, ...]) -> list[int]:
         """Return, for each bound in ascending order, how many durations were at most about that."""
         result = []

@@ -56,7 +56,10 @@ class Served:
         return f"http://127.0.0.1:{self.server.port}"
 
     async def run(self, *words: str) -> int:
-        return await asyncio.to_thread(main, ["slices", *words, "--admin", self.url])
+        return await self.command("slices", *words)
+
+    async def command(self, *words: str) -> int:
+        return await asyncio.to_thread(main, [*words, "--admin", self.url])
 
 
 @pytest_asyncio.fixture

@@ -115,7 +115,12 @@ async def _until_ready(admin: Admin, name: str) -> None:
 
 def _invite(console: Console, places: Places) -> None:
     console.print(
-        f"""Everything stays up until Ctrl-C. Try, in another terminal:
+        f"""Everything stays up until Ctrl-C. Open in a browser:
+
+  http://{places.admin}/          the slices, live
+  http://{places.admin}/flowers   flowers to click on, and as much load as you like
+
+or try, in another terminal:
 
   curl http://{places.listen}/v2/models/flower
   curl http://{places.admin}/v1/slices

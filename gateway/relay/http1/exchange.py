@@ -21,7 +21,7 @@ from gateway.relay.forwarding import Origin
 from gateway.relay.http1.answer_head import AnswerHead
 from gateway.relay.http1.body import ChunkedBody
 from gateway.relay.http1.grammar import CHUNKED
-from gateway.relay.http1.head import RequestHead
+from gateway.relay.http1.head import SLICE, RequestHead
 from gateway.relay.http1.own_answers import CONTINUE, fault_answer, health_answer
 from gateway.relay.http1.shared import Shared
 from gateway.relay.http1.stock import Stock
@@ -220,9 +220,12 @@ class Exchange:
         if self.body_left or (request.http10 and head.length < 0):
             self.closing = True
         self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.stream_idle_s)
+        raw = head.for_client
         if self.closing or request.http10:
-            return head.form(request.http10, not self.closing)
-        return head.for_client
+            raw = head.form(request.http10, not self.closing)
+        if request.asks_slice and self.target is not None:
+            return b"%s%s: %s\r\n\r\n" % (raw[:-2], SLICE, self.target.name.encode())
+        return raw
 
     def relay(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Send a part of the answer to the client."""

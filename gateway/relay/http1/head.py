@@ -45,6 +45,8 @@ _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)(.*)")
 _METHODS: Final = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 _EXPECT: Final = frozenset({b"expect"})
+SLICE: Final = b"mig-gateway-slice"
+"""A client that sends this field gets it back with the name of the slice that has answered."""
 _CHUNKED_LINE: Final = b"Transfer-Encoding: chunked"
 
 
@@ -63,12 +65,14 @@ class RequestHead:
         expect_continue: The client waits for 100 before it sends the body.
         route: Who answers.
         came: What it says of its origin.
-        simple: Its answer may pass unchanged: HTTP/1.1, kept alive, not HEAD.
+        asks_slice: The client wants to be told which slice has answered.
+        simple: Its answer may pass unchanged: HTTP/1.1, kept alive, not HEAD, no field to add.
         plain: Nothing in it needs more than the short path: it is simple, for a slice, without an
             expectation, and its body has at most PLAIN_BYTES_MAX.
     """
 
     __slots__ = (
+        "asks_slice",
         "came",
         "expect_continue",
         "http10",
@@ -93,18 +97,20 @@ class RequestHead:
         expect_continue: bool,
         route: Route,
         came: Came | None = None,
+        asks_slice: bool = False,
     ) -> None:
         same = upstream == raw
         self.unchanged = same and came is None
         self.upstream = raw if same else upstream
         self.came = came or NOTHING_CAME
+        self.asks_slice = asks_slice
         self.length = length
         self.keep_alive = keep_alive
         self.http10 = http10
         self.is_head = is_head
         self.expect_continue = expect_continue
         self.route = route
-        self.simple = keep_alive and not (http10 or is_head)
+        self.simple = keep_alive and not (http10 or is_head or asks_slice)
         self.plain = (
             self.simple
             and 0 <= length <= PLAIN_BYTES_MAX
@@ -172,6 +178,9 @@ def _judge(raw: bytes, limits: Limits, forwarding: Forwarding | None) -> Request
     if forwarding is not None:
         drop |= forwarding.replaced
         came = forwarding.read((name, value) for name, value, _ in fields if name not in options)
+    asks_slice = bool(values_of(fields, SLICE))
+    if asks_slice:
+        drop |= {SLICE}
     passed_on += end_to_end(fields, options, drop)
     if length == CHUNKED:
         passed_on.append(_CHUNKED_LINE)
@@ -185,6 +194,7 @@ def _judge(raw: bytes, limits: Limits, forwarding: Forwarding | None) -> Request
         expect_continue and bool(length),
         http_route(method, target),
         came,
+        asks_slice,
     )
 
 

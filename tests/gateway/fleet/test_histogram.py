@@ -83,3 +83,14 @@ def test_the_sum_of_two_is_what_one_would_have_counted(a: list[float], b: list[f
         other.add(value)
         both.add(value)
     assert ((one + other).counts, (one + other).total_us) == (both.counts, both.total_us)
+
+
+@given(st.lists(st.floats(0, 100), max_size=50), st.lists(st.floats(0, 1), min_size=1, max_size=4))
+def test_several_quantiles_in_one_pass_are_those_one_by_one(
+    seconds: list[float], shares: list[float]
+) -> None:
+    histogram = Histogram()
+    for value in seconds:
+        histogram.add(value)
+    wanted = tuple(sorted(shares))
+    assert histogram.quantiles_s(wanted) == [histogram.quantile_s(share) for share in wanted]

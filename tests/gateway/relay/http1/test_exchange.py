@@ -409,3 +409,28 @@ def test_a_slow_client_leaves_no_connection_to_the_slice_that_is_not_read() -> N
     slow.takes(None)
     assert took(slow).endswith(body)
     assert stage.idle
+
+
+ASKING = INFER.replace(b"Host: a\r\n", b"Host: a\r\nMig-Gateway-Slice: ?\r\n")
+
+
+def test_a_client_that_asks_is_told_which_slice_has_answered(stage):
+    client, name = bound(stage, ASKING)
+    assert took(stage.slice(name)) == INFER, "the question is not the slice's business"
+    stage.slice(name).sends(OK)
+    head, _, body = OK.partition(b"\r\n\r\n")
+    told = b"\r\nmig-gateway-slice: " + name.encode() + b"\r\n\r\n"
+    assert took(client) == head + told + body
+    client.sends(INFER)  # the next request does not ask
+    stage.run()
+    other = next(n for n in "abc" if stage.fleet[n].in_flight)
+    stage.slice(other).sends(OK)
+    assert took(client) == OK
+    assert stage.idle
+
+
+def test_who_answers_after_another_has_failed_is_named(stage):
+    stage.dialer.refusing = {stage.port("a"), stage.port("b")}
+    client, _ = bound(stage, ASKING)
+    stage.slice("c").sends(STREAM + b"0\r\n\r\n")
+    assert b"\r\nmig-gateway-slice: c\r\n\r\n0\r\n" in took(client)

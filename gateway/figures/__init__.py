@@ -1,0 +1,11 @@
+"""
+`mig-gateway figures`: throughput and latency against concurrency, for one enabled slice to all.
+
+    points         what is measured, and what has been; a file that a later run goes on with
+    load           the built-in load: a closed loop over HTTP or gRPC
+    perf_analyzer  the same by perf_analyzer, where there is one
+    fleet          switches slices on and off through the admin API, and back in the end
+    simulated      launcher, Tritons and gateway for machines without a GPU
+    drawing        PNG, and one page with all of it
+    command        the command line
+"""

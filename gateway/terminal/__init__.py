@@ -1,0 +1,1 @@
+"""What the gateway's commands show in a terminal."""
