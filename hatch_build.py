@@ -22,6 +22,9 @@ GROUP = "mig_gateway_compiled"
 MODULES = (
     "gateway/balance/policies.py",
     "gateway/fleet/histogram.py",
+    "gateway/fleet/lanes.py",
+    "gateway/fleet/line.py",
+    "gateway/fleet/places.py",
     "gateway/fleet/slices.py",
     "gateway/relay/http1/answer_head.py",
     "gateway/relay/http1/body.py",
