@@ -12,11 +12,11 @@ up to so many seconds before it, and nobody is overtaken for ever. Pure.
 
 from collections.abc import Callable, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.errors import NO_SLICE, QUEUE_FULL, QUEUE_TIMEOUT, Fault
 from gateway.fleet.lanes import UNLIMITED, Lane, ModelLimit, longest_well
-from gateway.fleet.places import URGENCIES, Common, Group, Place, Waiter
+from gateway.fleet.places import URGENCIES, URGENCY_DEFAULT, Common, Group, Place, Waiter
 from gateway.fleet.slices import Slice
 
 if TYPE_CHECKING:
@@ -28,6 +28,17 @@ next one's beginning, so that the slice would stand idle: it gets one request ah
 PACE_SAMPLES: Final = 32
 RETRY_S_MAX: Final = 60
 NEVER_S: Final = 1e9
+FIRST_RANK: Final = 1e-6
+
+
+class Turn(Protocol):
+    """The order among several processes that have a line for the same model each."""
+
+    def tell(self, rank: float) -> None:
+        """Tell the others who goes next here; 0 when nobody waits."""
+
+    def is_others(self, rank: float) -> bool:
+        """Say whether a request of that rank is to leave a free slot to another process's."""
 
 
 class Line:
@@ -37,14 +48,16 @@ class Line:
     Attributes:
         model: Its name; "" for requests that name none that a slice has reported.
         waiting: How many.
+        bytes: That they hold.
         pace_s: Mean time between two that are served while others wait; 0 while unknown.
         ahead: Requests beyond the instances of an unbatched model, because its service is short.
+        turn: Of this process; None where there is only one.
         look_s: When a slice that was left idle should be thought of again, at the latest.
     """
 
     __slots__ = (
-        "_fresh_pace_s", "_fresh_samples", "_instances", "_samples", "_smallest", "ahead", "common",
-        "groups", "lanes", "limit", "look_s", "make_lane", "model", "pace_s", "waiting",
+        "_fresh_pace_s", "_fresh_samples", "_instances", "_samples", "_smallest", "ahead", "bytes", "common",
+        "groups", "lanes", "limit", "look_s", "make_lane", "model", "pace_s", "turn", "waiting",
     )  # fmt: skip
 
     def __init__(self, model: str, common: Common, make_lane: Callable[[Slice], Lane]) -> None:
@@ -55,9 +68,11 @@ class Line:
         self.lanes: dict[Slice, Lane] = {}
         self.groups: dict[str, Group] = {}
         self.waiting = 0
+        self.bytes = 0
         self.pace_s = 0.0
         self.ahead = 0
         self.look_s = NEVER_S
+        self.turn: Turn | None = None
         self._samples = 0
         self._fresh_pace_s = 0.0  # since somebody waits; what was before says nothing of now
         self._fresh_samples = 0
@@ -70,6 +85,10 @@ class Line:
         """Return where a request that has just come may go at once; None: it has to wait."""
         if self.waiting:
             return None
+        if self.turn is not None:
+            common = self.common
+            if self.turn.is_others(common.now_s() + URGENCY_DEFAULT * common.settings.step_s):
+                return None
         return self.choose(pool, (), 1, 0.0)
 
     def enter(
@@ -196,6 +215,7 @@ class Line:
         self.waiting -= 1
         common = self.common
         common.bytes -= place.bytes
+        self.bytes -= place.bytes
         ended = common.figures.ended
         key = f"{self.model} {how}"
         ended[key] = ended.get(key, 0) + 1
@@ -256,7 +276,7 @@ class Line:
         best = NEVER_S * NEVER_S
         for group in self.groups.values():
             if group.again:
-                return 0.0
+                return FIRST_RANK
             head = group.head()
             if head is not None and head.rank < best:
                 best = head.rank
@@ -275,6 +295,7 @@ class Line:
         self.waiting += 1
         common = self.common
         common.bytes += place.bytes
+        self.bytes += place.bytes
         common.busy[self] = None
         common.wanted()
 
@@ -331,6 +352,8 @@ class Line:
         return None if target is None else self.lane(target)
 
     def _serve(self, place: Place, now_s: float) -> bool:
+        if self.turn is not None and not place.again and self.turn.is_others(place.rank):
+            return False
         pool = self.common.pool_of(place.group.key)
         lane = self.choose(pool, place.tried, self.waiting, now_s - place.at_s)
         if lane is None:

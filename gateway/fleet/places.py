@@ -141,6 +141,7 @@ class Place:
     def grow(self, size: int) -> None:
         """More of the request has come."""
         self.bytes += size
+        self.line.bytes += size
         self.line.common.bytes += size
 
 

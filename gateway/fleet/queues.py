@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from gateway.fleet.lanes import UNLIMITED, Lane, ModelLimit
-from gateway.fleet.line import NEVER_S, Line
+from gateway.fleet.line import NEVER_S, Line, Turn
 from gateway.fleet.places import Common, QueueFigures, QueueSettings
 from gateway.fleet.pools import SlicePool
 from gateway.fleet.slices import NO_LIMIT, Slice
@@ -31,6 +31,8 @@ class Queues:
 
     Attributes:
         make_lane: Makes the lane of a slice for a model.
+        make_turn: Makes a model's Turn, where several processes serve; None for the only one.
+        tick_s: How often to look at what changes by time, or by what other processes do.
         limits: What the models' configurations ask for.
     """
 
@@ -46,6 +48,8 @@ class Queues:
         self.limits: dict[str, ModelLimit] = {}
         self.lines: dict[str, Line] = {}
         self.make_lane: Callable[[str, Slice], Lane] = lambda model, member: Lane(member)
+        self.make_turn: Callable[[str], Turn | None] = lambda model: None
+        self.tick_s = TICK_S
         self._slices = slices
         self._changed = changed
         self._call_soon: Callable[[Callable[[], None]], object] | None = None
@@ -113,6 +117,7 @@ class Queues:
         line = self.lines.get(model)
         if line is None:
             line = Line(model, self.common, lambda member: self.make_lane(model, member))
+            line.turn = self.make_turn(model)
             self.lines[model] = line
         line.limit = limit
         return line
@@ -156,7 +161,8 @@ class Queues:
             When to call it again, in seconds, though no request ends meanwhile; 0 when nobody waits.
         """
         busy, now_s = self.common.busy, self.common.now_s()
-        for line in list(busy):
+        before = list(busy)
+        for line in before:
             line.look_s = NEVER_S
             line.expire(now_s)
         blocked: set[Line] = set()
@@ -168,7 +174,10 @@ class Queues:
             if not line.serve_next():
                 blocked.add(line)
         self._watch_slices()
-        return min([TICK_S, *(line.look_s for line in busy)]) if busy else 0.0
+        for line in {*busy, *before}:
+            if line.turn is not None:
+                line.turn.tell(line.next_rank if line.waiting else 0.0)
+        return min([self.tick_s, *(line.look_s for line in busy)]) if busy else 0.0
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class SliceRegistry:
         self.slices: dict[str, Slice] = {}
         self.pools: dict[str, SlicePool] = {}
         self.sequences = SequenceTables(now_s, self._sequences_changed)
-        self.queues = Queues(now_s, self.pool, lambda: self.slices, self._queues_changed)
+        self.queues = Queues(now_s, self.pool, lambda: self.slices, self._queues_configured)
         self.listeners: list[SliceListener] = [self.sequences]
         self.recorders: list[Callable[[Change], None]] = []
         self.on_publish: list[Callable[[], None]] = []
@@ -254,7 +254,7 @@ class SliceRegistry:
         for key, candidates in found.items():
             self._fill(self._pool(key), candidates)
         self.panicking = not self.everywhere.members and bool(self.everywhere.reserve)
-        self._queues_changed()
+        self.fit_queues()
         for callback in self.on_publish:
             callback()
 
@@ -279,7 +279,13 @@ class SliceRegistry:
         for callback in self.on_publish:
             callback()
 
-    def _queues_changed(self) -> None:
+    def _queues_configured(self) -> None:
+        self.fit_queues()
+        for callback in self.on_publish:
+            callback()
+
+    def fit_queues(self) -> None:
+        """Bring the lines and their limits up to date with slices, pools and settings."""
         self.queues.fit_slices()
         for key, pool in self.pools.items():
             pool.line = self.queues.of_pool(key)
