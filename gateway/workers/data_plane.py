@@ -72,6 +72,9 @@ class DataPlane:
             config.balancing.replay,
         )
         self.core.quarantine.tell = _log_quarantine
+        self._queues = registry.queues
+        self._configure_queues(config)
+        self._queues.run_by(loop.call_soon, loop.call_later)
         self._stocks = Stocks(self.core, self.core.slabs)
         self._links = Links(self.core)
         self._listener = Listener(
@@ -81,9 +84,6 @@ class DataPlane:
             tls=tls,
         )
         self.core.relays += [self._links, self._stocks]
-        self._queues = registry.queues
-        self._configure_queues(config)
-        self._queues.run_by(loop.call_soon, loop.call_later)
         registry.listeners.append(self)
 
     async def start(self) -> None:

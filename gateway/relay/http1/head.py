@@ -18,6 +18,7 @@ from gateway.errors import (
     URI_TOO_LONG,
     Fault,
 )
+from gateway.fleet.places import URGENCY_DEFAULT
 from gateway.limits import Limits
 from gateway.relay.forwarding import NOTHING_CAME, Came, Forwarding
 from gateway.relay.http1.grammar import (
@@ -31,6 +32,7 @@ from gateway.relay.http1.grammar import (
     read_fields,
     values_of,
 )
+from gateway.relay.priority import urgency_of
 from gateway.relay.router import BALANCED, Route, http_route
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -63,6 +65,7 @@ class RequestHead:
         expect_continue: The client waits for 100 before it sends the body.
         route: Who answers.
         came: What it says of its origin.
+        urgency: From 0, the most urgent, to 7.
         simple: Its answer may pass unchanged: HTTP/1.1, kept alive, not HEAD.
         plain: Nothing in it needs more than the short path: it is simple, for a slice, without an
             expectation, and its body has at most PLAIN_BYTES_MAX.
@@ -80,6 +83,7 @@ class RequestHead:
         "simple",
         "unchanged",
         "upstream",
+        "urgency",
     )
 
     def __init__(
@@ -93,6 +97,7 @@ class RequestHead:
         expect_continue: bool,
         route: Route,
         came: Came | None = None,
+        urgency: int = URGENCY_DEFAULT,
     ) -> None:
         same = upstream == raw
         self.unchanged = same and came is None
@@ -104,6 +109,7 @@ class RequestHead:
         self.is_head = is_head
         self.expect_continue = expect_continue
         self.route = route
+        self.urgency = urgency
         self.simple = keep_alive and not (http10 or is_head)
         self.plain = (
             self.simple
@@ -122,7 +128,10 @@ class _RefusedError(Exception):
 
 
 def judge_request(
-    raw: bytes, limits: Limits, forwarding: Forwarding | None = None
+    raw: bytes,
+    limits: Limits,
+    forwarding: Forwarding | None = None,
+    priority_header: bytes = b"",
 ) -> RequestHead | Fault:
     """
     Judge one request head.
@@ -130,20 +139,23 @@ def judge_request(
     Args:
         raw: From the request line's first byte to the empty line's last; nothing before or after.
         forwarding: None when it is not on: then nothing is added to a head.
+        priority_header: Tells how urgent a request is; in lower case, empty for none.
 
     Returns:
         What to do with the request; or the fault to answer with, after which the connection must
         be closed, because nobody can say where the next request begins.
     """
     try:
-        return _judge(raw, limits, forwarding)
+        return _judge(raw, limits, forwarding, priority_header)
     except MalformedError as error:
         return BAD_REQUEST.because(str(error))
     except _RefusedError as refused:
         return refused.fault
 
 
-def _judge(raw: bytes, limits: Limits, forwarding: Forwarding | None) -> RequestHead:
+def _judge(
+    raw: bytes, limits: Limits, forwarding: Forwarding | None, priority_header: bytes
+) -> RequestHead:
     if len(raw) > limits.head_bytes:
         raise _RefusedError(HEAD_TOO_LARGE)
     line, *lines = raw[:-4].split(b"\r\n")
@@ -185,7 +197,13 @@ def _judge(raw: bytes, limits: Limits, forwarding: Forwarding | None) -> Request
         expect_continue and bool(length),
         http_route(method, target),
         came,
+        _urgency(fields, priority_header),
     )
+
+
+def _urgency(fields: Fields, header: bytes) -> int:
+    values = values_of(fields, header) if header else None
+    return urgency_of(b",".join(values)) if values else URGENCY_DEFAULT
 
 
 def _target_and_host(
