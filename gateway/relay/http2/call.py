@@ -283,7 +283,7 @@ class Call(Stream):
         elif self.request.is_grpc:
             self.answer_status(fault.grpc_status, fault.message, fault.retry_after_s)
         else:
-            self._answer_http(fault)
+            self._answer_http(fault.http_status, fault.http_body)
 
     def fail_overdue(self) -> None:
         self.fail(errors.ANSWER_TIMEOUT.because("the call's own deadline has passed"))
@@ -432,10 +432,9 @@ class Call(Stream):
             self.kept = None
             self.kept_bytes = 0
 
-    def _answer_http(self, fault: Fault) -> None:
+    def _answer_http(self, status: int, body: bytes) -> None:
         self.begun = True
-        body = fault.http_body
-        head = http_head(fault.http_status, len(body), fault.retry_after_s)
+        head = http_head(status, len(body))
         if self.request.is_head:
             self.client.send_headers(self, head, ends=True)
             return

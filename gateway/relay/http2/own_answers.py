@@ -31,16 +31,15 @@ def status_block(code: int, details: str, begun: bool, retry_after_s: int = 0) -
     return encode(status if begun else [*_GRPC_HEAD, *status])
 
 
-def http_head(status: int, body_bytes: int, retry_after_s: int = 0) -> bytes:
+def http_head(status: int, body_bytes: int) -> bytes:
     """Return the head of an answer in Triton's form."""
-    head = [
-        (b":status", b"%d" % status),
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % body_bytes),
-    ]
-    if retry_after_s:
-        head.append((b"retry-after", b"%d" % retry_after_s))
-    return encode(head)
+    return encode(
+        [
+            (b":status", b"%d" % status),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % body_bytes),
+        ]
+    )
 
 
 def answer_here(call: "Call", route: Route) -> None:
