@@ -152,7 +152,7 @@ def _slices(page: Page, members: list[Slice], checks: Mapping[str, tuple[int, in
         [("", labels, member.failures) for labels, member in by_name],
     )  # fmt: skip
     page.family(
-        "slice_request_seconds", "histogram", "From a request's start to its answer's end.",
+        "slice_request_seconds", "histogram", "From being given a request to its answer's end.",
         [
             sample
             for labels, member in by_name
