@@ -260,8 +260,9 @@ def _spec_fields(spec: SliceSpec) -> list[Any]:
 
 
 def _spec(fields: list[Any]) -> SliceSpec:
-    name, http, grpc, metrics, *more = fields
+    name, http, grpc, metrics, weight, mig_uuid, profile, simulated, max_in_flight = fields
     return SliceSpec(
         name, Endpoint.parse(http), Endpoint.parse(grpc),
-        Endpoint.parse(metrics) if metrics else None, *more,
+        Endpoint.parse(metrics) if metrics else None, weight, mig_uuid, profile, simulated,
+        max_in_flight=max_in_flight,
     )  # fmt: skip

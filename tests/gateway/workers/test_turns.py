@@ -12,7 +12,7 @@ from gateway.workers.mirror import Mirror, document
 from gateway.workers.table import COLUMNS
 from gateway.workers.turns import GRACE_S, POLL_S, SLACK_S, Boards, Turn
 from tests.gateway.fleet.waiting import Request
-from tests.gateway.making import Fleet
+from tests.gateway.making import Fleet, make_spec
 
 
 class TwoWorkers:
@@ -66,6 +66,14 @@ def test_a_limit_holds_for_all_workers_together(two: TwoWorkers) -> None:
     lanes = two.fleet.registry.queues.lines["m"].lanes
     assert [lane.taken() for lane in lanes.values()] == [1, 1], "as the admin API tells it"
     assert [len(row) for row in two.boards.lanes.rows] == [COLUMNS] * 2
+
+
+def test_a_slices_own_limit_is_told_to_the_workers(two: TwoWorkers) -> None:
+    two.fleet.registry.replace([make_spec("a", max_in_flight=7), make_spec("b", 18010)])
+    two.tell()
+    slices = two.workers[0].slices
+    assert [slices[name].spec.max_in_flight for name in "ab"] == [7, None]
+    assert slices["a"].max_in_flight == 7
 
 
 def test_a_slot_that_another_worker_frees_is_found_by_looking(two: TwoWorkers) -> None:
