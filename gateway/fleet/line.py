@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from gateway.fleet.pools import SlicePool
 
 SHORT_S: Final = 0.002
-"""Below this an unbatched model's service is short beside the way from one request's end to the
-next one's beginning, so that the slice would stand idle: it gets one request ahead."""
+SHORT_CHECKS: Final = 5.0
+"""Below SHORT_S, or this many health checks, an unbatched model's service is short beside the way from
+one request's end to the next one's beginning, so that the slice would stand idle: it gets one request
+ahead. A check goes that way a few times, and takes longer where the machine is busy."""
 PACE_SAMPLES: Final = 32
 RETRY_S_MAX: Final = 60
 NEVER_S: Final = 1e9
@@ -381,11 +383,22 @@ class Line:
         if self._instances and self._samples == PACE_SAMPLES:
             # What all instances together finish one of in `pace_s` takes each that many times it.
             service_s = self.pace_s * self._instances
-            ahead = 1 if service_s < (2 * SHORT_S if self.ahead else SHORT_S) else 0
+            short_s = max(SHORT_S, SHORT_CHECKS * self._check_s())
+            ahead = 1 if service_s < (2 * short_s if self.ahead else short_s) else 0
             if ahead != self.ahead:
                 self.ahead = ahead
                 for member, lane in self.lanes.items():
                     lane.limit = self.limit.of(member.weight, self._smallest, ahead)
+
+    def _check_s(self) -> float:
+        """Return what a health check of these slices takes, in the median; 0 where nobody knows."""
+        took_s = [
+            last.took_s
+            for member in self.lanes
+            if (last := member.health.last) is not None and last.passed
+        ]
+        took_s.sort()
+        return took_s[len(took_s) // 2] if took_s else 0.0
 
 
 def anybody(pool: "SlicePool", tried: Sequence[Slice]) -> bool:

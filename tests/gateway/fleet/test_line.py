@@ -1,5 +1,7 @@
 """Late binding: who waits, who goes next, and who is refused."""
 
+from dataclasses import replace
+
 from gateway.fleet.health import Order
 from gateway.fleet.lanes import NO_LIMIT, ModelLimit
 from gateway.fleet.places import QueueSettings
@@ -222,6 +224,24 @@ def test_a_model_that_is_served_in_no_time_has_one_request_ahead() -> None:
         fleet.pump()
         busy = waiting
     assert line.lanes[fleet["a"]].limit == 2
+
+
+def test_what_is_short_is_seen_from_the_time_of_a_check() -> None:
+    """On a busy machine the way to a slice takes longer, and a slice stands idle for longer."""
+    fleet = LimitedFleet("a")
+    line = fleet.queues.lines["m"]
+    for took_s, limit in ((0.001, 1), (0.02, 2), (0.001, 1)):
+        fleet.registry.record(fleet["a"], replace(live("m"), took_s=took_s))
+        requests = [fleet.ask() for _ in range(4)]
+        for _ in range(60):
+            fleet.clock.now_s += 0.05
+            requests.pop(0).end()
+            fleet.pump()
+            requests.append(fleet.ask())
+        assert line.lanes[fleet["a"]].limit == limit
+        while requests:
+            requests.pop(0).end()
+            fleet.pump()
 
 
 def test_slices_that_come_and_go_while_requests_wait() -> None:
