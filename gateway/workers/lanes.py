@@ -7,7 +7,7 @@ from gateway.fleet.lanes import Lane, ModelLimit, SharedLane
 from gateway.fleet.queues import Queues
 from gateway.fleet.slices import Slice
 from gateway.workers.table import Columns
-from gateway.workers.turns import POLL_S, Boards, Turn
+from gateway.workers.turns import POLL_S, Tables, Turn
 
 Document = dict[str, Any]
 
@@ -15,8 +15,8 @@ Document = dict[str, Any]
 class LaneKeeper:
     """The main process's part: gives columns away, and sees what all workers have on each lane."""
 
-    def __init__(self, boards: Boards, queues: Queues) -> None:
-        self._boards = boards
+    def __init__(self, tables: Tables, queues: Queues) -> None:
+        self._tables = tables
         self._queues = queues
         self._lanes = Columns()
         self._ranks = Columns()
@@ -31,7 +31,7 @@ class LaneKeeper:
         }
         lines: Document = {}
         for model, line in queues.lines.items():
-            rank = self._ranks.of(model, queues.lines, self._boards.ranks.total)
+            rank = self._ranks.of(model, queues.lines, self._tables.ranks.total)
             if rank is not None:
                 lines[model] = [
                     rank, {member.name: self._column(model, member) for member in line.lanes}
@@ -40,13 +40,13 @@ class LaneKeeper:
         return {"limits": limits, "lines": lines}
 
     def _column(self, model: str, member: Slice) -> int | None:
-        return self._lanes.of(_name(model, member), self._known, self._boards.lanes.total)
+        return self._lanes.of(_name(model, member), self._known, self._tables.lanes.total)
 
     def _lane(self, model: str, member: Slice) -> Lane:
         column = self._column(model, member)
         if column is None:
             return Lane(member)
-        rows = self._boards.lanes.rows
+        rows = self._tables.lanes.rows
         return SharedLane(member, rows, rows[0], column)  # nothing begins in the main process
 
 
@@ -59,9 +59,9 @@ class ToldLanes:
     """
 
     def __init__(
-        self, boards: Boards, row: int, queues: Queues, now_s: Callable[[], float]
+        self, tables: Tables, row: int, queues: Queues, now_s: Callable[[], float]
     ) -> None:
-        self._boards = boards
+        self._tables = tables
         self._row = row
         self._queues = queues
         self._now_s = now_s
@@ -82,14 +82,14 @@ class ToldLanes:
         column = self._lines.get(model, (None, {}))[1].get(member.name)
         if column is None:
             return Lane(member)  # more lanes than there is room for: counted by each for itself
-        rows = self._boards.lanes.rows
+        rows = self._tables.lanes.rows
         return SharedLane(member, rows, rows[self._row], column)
 
     def _turn(self, model: str) -> Turn | None:
         column = self._lines.get(model, (None, {}))[0]
         if column is None:
             return None
-        return Turn(self._boards.ranks.rows, self._row, column, self._now_s)
+        return Turn(self._tables.ranks.rows, self._row, column, self._now_s)
 
 
 def _name(model: str, member: Slice) -> str:

@@ -21,7 +21,7 @@ from gateway.fleet.tally import Tally
 from gateway.workers.board import Board
 from gateway.workers.lanes import ToldLanes
 from gateway.workers.sequences import SharedSequenceTable
-from gateway.workers.turns import Boards
+from gateway.workers.turns import Tables
 
 Document = dict[str, Any]
 
@@ -94,19 +94,19 @@ class Mirror(SliceRegistry):
 
     Args:
         board: Where the workers' sequences are noted.
-        row: The worker's row of each of `boards`, and its part of `board`.
+        row: The worker's row of each of `tables`, and its part of `board`.
         report: Sends a message to the main process.
     """
 
     def __init__(
         self,
-        boards: Boards,
+        tables: Tables,
         board: Board,
         row: int,
         now_s: Callable[[], float],
         report: Callable[[Document], None],
     ) -> None:
-        self._table = boards.slices
+        self._table = tables.slices
         self._row = self._table.rows[row]
         self._report = report
         self._policy_name = ""
@@ -119,7 +119,7 @@ class Mirror(SliceRegistry):
             lambda model, idle_s: SharedSequenceTable(model, idle_s, board, row, self._holder),
         )
         self.listeners.append(self.sequences)
-        self._lanes = ToldLanes(boards, row, self.queues, now_s)
+        self._lanes = ToldLanes(tables, row, self.queues, now_s)
 
     def take_over(self, told: Document) -> None:
         """Become equal to the main process's registry, and tell the listeners what has changed."""

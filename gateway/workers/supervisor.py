@@ -29,7 +29,7 @@ from gateway.workers.lanes import LaneKeeper
 from gateway.workers.mirror import document, moods
 from gateway.workers.process import Process, spawn
 from gateway.workers.table import Columns
-from gateway.workers.turns import Boards
+from gateway.workers.turns import Tables
 
 log = structlog.get_logger()
 
@@ -71,9 +71,9 @@ class Supervisor:
         self._check_soon = check_soon
         self._loop = asyncio.get_running_loop()
         self._count = config.workers
-        self._boards = Boards(self._count)
-        self._table = self._boards.slices
-        self._lanes = LaneKeeper(self._boards, registry.queues)
+        self._tables = Tables(self._count)
+        self._table = self._tables.slices
+        self._lanes = LaneKeeper(self._tables, registry.queues)
         registry.queues.configure(config.queue.values())
         self._board = Board(self._count)
         self._columns = Columns()
@@ -160,7 +160,7 @@ class Supervisor:
         await self._tasks.stop()
         with contextlib.suppress(ValueError):
             self._registry.on_publish.remove(self._publish)
-        self._boards.close()
+        self._tables.close()
         self._board.close()
 
     # --- one worker after the other -----------------------------------------------------------
@@ -223,7 +223,7 @@ class Supervisor:
             del self._running[process.index]
         if process in self._desks:
             await self._desks.pop(process).close()
-        self._boards.clear(process.index)
+        self._tables.clear(process.index)
         totals.add(process.gauges.settle(), self._counters, self._registry.slices)
         if process.queues is not None:
             past = [*self._past_queues, queue_report.at_rest(process.queues)]

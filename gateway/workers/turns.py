@@ -22,7 +22,7 @@ is passed over for as long as its next request is the same."""
 _TICKS_PER_S: Final = 1e6
 
 
-class Boards:
+class Tables:
     """The three tables of one memory, as one worker or the main process sees them."""
 
     def __init__(self, workers: int, number: int | None = None) -> None:

@@ -14,7 +14,7 @@ from gateway.workers.board import Board
 from gateway.workers.lanes import LaneKeeper
 from gateway.workers.mirror import Mirror, document, moods
 from gateway.workers.sequences import SharedSequenceTable
-from gateway.workers.turns import Boards
+from gateway.workers.turns import Tables
 from tests.gateway.making import REFUSED, Fleet, live, make_spec
 
 
@@ -23,13 +23,13 @@ class Pair:
 
     def __init__(self, *names: str) -> None:
         self.fleet = Fleet(*names)
-        self.boards = Boards(2)
-        self.table = self.boards.slices
-        self.lanes = LaneKeeper(self.boards, self.fleet.registry.queues)
+        self.tables = Tables(2)
+        self.table = self.tables.slices
+        self.lanes = LaneKeeper(self.tables, self.fleet.registry.queues)
         self.reports: list[Any] = []
         self.told: list[tuple[str, str]] = []
         self.board = Board(2)
-        self.mirror = Mirror(self.boards, self.board, 0, lambda: 5.0, self.reports.append)
+        self.mirror = Mirror(self.tables, self.board, 0, lambda: 5.0, self.reports.append)
         self.mirror.listeners.append(self)
         self.columns = {name: i for i, name in enumerate(names)}
         self.tell()

@@ -7,10 +7,11 @@ import pytest
 
 from gateway.fleet.lanes import ModelLimit
 from gateway.fleet.places import QueueSettings
+from gateway.workers.board import Board
 from gateway.workers.lanes import LaneKeeper
 from gateway.workers.mirror import Mirror, document
 from gateway.workers.table import COLUMNS
-from gateway.workers.turns import GRACE_S, POLL_S, SLACK_S, Boards, Turn
+from gateway.workers.turns import GRACE_S, POLL_S, SLACK_S, Tables, Turn
 from tests.gateway.fleet.waiting import Request
 from tests.gateway.making import Fleet, make_spec
 
@@ -20,12 +21,15 @@ class TwoWorkers:
 
     def __init__(self) -> None:
         self.fleet = Fleet("a", "b")
-        self.boards = Boards(2)
+        self.tables = Tables(2)
         queues = self.fleet.registry.queues
-        self.keeper = LaneKeeper(self.boards, queues)
+        self.keeper = LaneKeeper(self.tables, queues)
         queues.configure(QueueSettings())
         queues.follow("m", ModelLimit(1))
-        self.workers = [Mirror(self.boards, row, self.fleet.clock, print) for row in range(2)]
+        self.board = Board(2)
+        self.workers = [
+            Mirror(self.tables, self.board, row, self.fleet.clock, print) for row in range(2)
+        ]
         self.tell()
 
     def tell(self) -> None:
@@ -56,7 +60,8 @@ class TwoWorkers:
 def two() -> Iterator[TwoWorkers]:
     made = TwoWorkers()
     yield made
-    made.boards.close()
+    made.tables.close()
+    made.board.close()
 
 
 def test_a_limit_holds_for_all_workers_together(two: TwoWorkers) -> None:
@@ -65,7 +70,7 @@ def test_a_limit_holds_for_all_workers_together(two: TwoWorkers) -> None:
     assert (first.served, second.served, third.served) == (["a"], ["b"], [])
     lanes = two.fleet.registry.queues.lines["m"].lanes
     assert [lane.taken() for lane in lanes.values()] == [1, 1], "as the admin API tells it"
-    assert [len(row) for row in two.boards.lanes.rows] == [COLUMNS] * 2
+    assert [len(row) for row in two.tables.lanes.rows] == [COLUMNS] * 2
 
 
 def test_a_slices_own_limit_is_told_to_the_workers(two: TwoWorkers) -> None:
@@ -119,7 +124,7 @@ def test_a_worker_that_has_ended_is_not_waited_for(two: TwoWorkers) -> None:
     two.fleet.clock.now_s += 2 * SLACK_S
     waiting = two.ask(0)
     assert busy[0].lane is not None
-    two.boards.clear(1)
+    two.tables.clear(1)
     two.pump(0)
     assert waiting.served == ["a"], "what it had in flight is not counted any more"
 
@@ -127,22 +132,22 @@ def test_a_worker_that_has_ended_is_not_waited_for(two: TwoWorkers) -> None:
 def test_a_worker_without_waiting_requests_says_so(two: TwoWorkers) -> None:
     busy, other, waiting = two.ask(0), two.ask(0), two.ask(1)
     column = two.keeper.document()["lines"]["m"][0]
-    assert two.boards.ranks.rows[1][column] > 0
+    assert two.tables.ranks.rows[1][column] > 0
     busy.end()
     two.pump(1)
     assert waiting.served
-    assert two.boards.ranks.rows[1][column] == 0
+    assert two.tables.ranks.rows[1][column] == 0
     other.end()
 
 
 def test_requests_within_the_slack_are_served_by_whoever_sees_the_slot() -> None:
-    boards = Boards(2)
+    tables = Tables(2)
     now_s = 5.0
-    one, other = (Turn(boards.ranks.rows, row, 0, lambda: now_s) for row in range(2))
+    one, other = (Turn(tables.ranks.rows, row, 0, lambda: now_s) for row in range(2))
     other.tell(now_s - SLACK_S / 2)
     assert not one.is_others(now_s)
     other.tell(now_s - SLACK_S * 2)
     assert one.is_others(now_s)
     other.tell(0)
     assert not one.is_others(now_s)
-    boards.close()
+    tables.close()
