@@ -28,7 +28,7 @@ def poisson(
 
     Args:
         count: Requests.
-        load: Offered work as a share of what all slices together can do, below 1.
+        load: Offered work as a share of what all slices together can do; above 1 it piles up.
         speeds: Of the slices; 1.0 does one second of work per second.
         mean_s: Mean work.
         sigma: Standard deviation of the work's logarithm: 0 is constant work, 1.0 has a 99th

@@ -1,7 +1,7 @@
 """
 What the relays cost per request in Python alone: no sockets, no system calls, no other process.
 
-    python -m bench.micro [http1|http2] [--profile]
+    python -m bench.micro [http1|http2] [--limited] [--profile]
 
 Clients and slices are byte strings, transports only count. Figures move with the machine: compare
 two commits on one machine in one sitting, and take the median of the rounds.
@@ -21,6 +21,7 @@ from hpack.hpack import Encoder
 from contract.slice_spec import Endpoint, SliceSpec
 from gateway.balance.policies import LeastLoad
 from gateway.fleet.health import CheckResult, Thresholds
+from gateway.fleet.lanes import ModelLimit
 from gateway.fleet.registry import SliceRegistry
 from gateway.limits import Limits, Timeouts
 from gateway.metrics import Counters
@@ -98,7 +99,8 @@ class Turn:
             connection.flush()
 
 
-def make_core(loop: asyncio.AbstractEventLoop) -> RelayCore:
+def make_core(loop: asyncio.AbstractEventLoop, limited: bool = False) -> RelayCore:
+    """Return what both relays stand on; `limited`: slices have limits, and are below them."""
     registry = SliceRegistry(LeastLoad, Thresholds(), loop.time)
     here = "127.0.0.1"
     registry.replace(
@@ -109,6 +111,8 @@ def make_core(loop: asyncio.AbstractEventLoop) -> RelayCore:
     )
     for member in registry.slices.values():
         registry.record(member, CheckResult(True, "bench", models={"m": ("1",)}))
+    if limited:
+        registry.queues.follow("m", ModelLimit(64, batches=True))
     return RelayCore(loop, registry, Counters(), Limits(), Timeouts(), lambda member: None)
 
 
@@ -215,11 +219,12 @@ CASES: Final[dict[str, type[Http1Case] | type[Http2Case]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Python cost of one request in each relay.")
     parser.add_argument("case", nargs="?", choices=[*CASES])
+    parser.add_argument("--limited", action="store_true", help="slices have limits")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
     loop = asyncio.new_event_loop()
     for name in [options.case] if options.case else [*CASES]:
-        case = CASES[name](make_core(loop))
+        case = CASES[name](make_core(loop, options.limited))
         case.run(2000)
         gc.collect()
         gc.freeze()

@@ -22,12 +22,14 @@ class Outcome:
         latencies_s: From when a request was due, not from when it was sent: a client that is
             late, or waits for a connection, hides nothing (no coordinated omission).
         lags_s: By how much the client itself was late; large ones spoil the run.
-        errors: Requests without an answer of status 200.
+        errors: Requests without an answer of status 200; `counted_errors` of those whose latency
+            would have counted.
     """
 
     latencies_s: list[float] = field(default_factory=list)
     lags_s: list[float] = field(default_factory=list)
     errors: int = 0
+    counted_errors: int = 0
 
     def percentile_s(self, share: float) -> float:
         return percentile(sorted(self.latencies_s), share)
@@ -68,6 +70,7 @@ async def _send(port: int, arrivals: Sequence[Arrival], skip: int) -> Outcome:
                 failed = True
             if failed:
                 outcome.errors += 1
+                outcome.counted_errors += counted
             elif counted:
                 outcome.latencies_s.append(loop.time() - due_s)
                 outcome.lags_s.append(lag_s)

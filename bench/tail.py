@@ -54,6 +54,7 @@ LAYOUTS: Final = (
         (
             Envoy("envoy-round-robin", "ROUND_ROBIN"),
             Envoy(YARDSTICK, "LEAST_REQUEST"),
+            Gateway("gateway-early-binding", queue={"enabled": False}),
             Gateway("gateway"),
         ),
     ),
@@ -67,6 +68,7 @@ LAYOUTS: Final = (
             Envoy("envoy-round-robin-weighted", "ROUND_ROBIN", weighted=True),
             Envoy(YARDSTICK, "LEAST_REQUEST"),
             Envoy("envoy-least-request-weighted", "LEAST_REQUEST", weighted=True),
+            Gateway("gateway-early-binding", queue={"enabled": False}),
             Gateway("gateway"),
         ),
     ),
@@ -136,16 +138,17 @@ def _run(layout: Layout, options: argparse.Namespace, console: Console) -> dict[
     ):
         ports = []
         for proxy in proxies:  # each in front of slices of its own, as all run at the same time
-            slices = _start_slices(programs, proxy.name, layout.speeds, cores)
+            slices = start_slices(programs, proxy.name, layout.speeds, cores)
             (target,) = start_proxies(programs, [proxy], slices, cores)
             ports.append(target.launch.http_port)
         outcomes = uvloop.run(send_all(ports, arrivals, skip=int(options.requests * SKIPPED_SHARE)))
     return {proxy.name: outcome for proxy, outcome in zip(proxies, outcomes, strict=True)}
 
 
-def _start_slices(
+def start_slices(
     programs: Programs, proxy: str, speeds: Sequence[float], cores: Cores
 ) -> list[SliceSpec]:
+    """Start timed slices for one proxy, one of each of `speeds`, which are their weights too."""
     ports = [programs.take_port() for _ in speeds]
     arguments = [f"{port}:{speed}" for port, speed in zip(ports, speeds, strict=True)]
     name = f"slices-of-{proxy}"

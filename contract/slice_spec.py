@@ -78,6 +78,8 @@ class SliceSpec:
         profile: The GPU instance profile, such as `1g.5gb`; empty when it is not on one.
         simulated: The MIG device exists on paper only; shown wherever the slice is shown.
         place: Where on its GPU it is; None where nobody has said.
+        max_in_flight: Inference requests it is given at once; 0 for any number, None for what
+            holds for all slices. The gateway's own: the inventory does not have it.
     """
 
     name: str
@@ -89,6 +91,7 @@ class SliceSpec:
     profile: str = ""
     simulated: bool = False
     place: Place | None = None
+    max_in_flight: int | None = None
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):

@@ -31,6 +31,7 @@ from gateway.balance.policies import POLICIES
 from gateway.config_errors import ConfigError, messages, read_yaml
 from gateway.config_fields import Duration, EndpointField, PathField, Section
 from gateway.config_health import EjectionSection, HealthSection
+from gateway.config_queue import InFlight, QueueSection
 from gateway.config_relations import errors_between, warnings_between
 from gateway.config_security import AdminSection, TlsSection, exposure_warnings
 from gateway.config_triton import TritonSection
@@ -149,10 +150,14 @@ class SliceSection(Section):
     grpc: EndpointField
     metrics: EndpointField | None = None
     weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    max_in_flight: InFlight | None = None
 
     @property
     def spec(self) -> SliceSpec:
-        return SliceSpec(self.name, self.http, self.grpc, self.metrics, self.weight)
+        return SliceSpec(
+            self.name, self.http, self.grpc, self.metrics, self.weight,
+            max_in_flight=self.max_in_flight,
+        )  # fmt: skip
 
 
 def _replay(value: object) -> str:
@@ -246,6 +251,7 @@ class Config(Section):
     inventory: PathField | None = None
     health: HealthSection = HealthSection()
     ejection: EjectionSection = EjectionSection()
+    queue: QueueSection = QueueSection()
     limits: Annotated[LimitsSection, ReadAs(_Limits)] = _Limits()
     timeouts: Annotated[TimeoutsSection, ReadAs(_Timeouts)] = _Timeouts()
     forwarding: ForwardingSection = ForwardingSection()

@@ -6,7 +6,7 @@ label `/metrics`; docs/operating.md explains each.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 # gRPC status codes, https://grpc.github.io/grpc/core/md_doc_statuscodes.html
@@ -29,16 +29,22 @@ class Fault:
         http_status: Status of our own HTTP answer.
         grpc_status: Status of our own gRPC answer.
         message: For the person who reads the client's log.
+        retry_after_s: When the client may try again; 0 where nothing is known of that.
     """
 
     code: str
     http_status: int
     grpc_status: int
     message: str
+    retry_after_s: int = 0
 
     def because(self, detail: str) -> "Fault":
         """Return the same fault with its cause named."""
-        return Fault(self.code, self.http_status, self.grpc_status, f"{self.message}: {detail}")
+        return replace(self, message=f"{self.message}: {detail}")
+
+    def after(self, seconds: int) -> "Fault":
+        """Return the same fault for a client that is to try again after so long."""
+        return replace(self, retry_after_s=seconds)
 
     @property
     def http_body(self) -> bytes:
@@ -90,6 +96,15 @@ SLICE_REFUSED: Final = Fault(
 NO_SLICE: Final = Fault("no_slice", 503, GRPC_UNAVAILABLE, "no slice is ready to take this request")
 OVERLOADED: Final = Fault(
     "overloaded", 503, GRPC_RESOURCE_EXHAUSTED, "the gateway holds all it may; try again later"
+)
+QUEUE_FULL: Final = Fault(
+    "queue_full",
+    503,
+    GRPC_RESOURCE_EXHAUSTED,
+    "too many requests wait for this model; try again later",
+)
+QUEUE_TIMEOUT: Final = Fault(
+    "queue_timeout", 503, GRPC_UNAVAILABLE, "no slice had room for the request in time"
 )
 SHUTTING_DOWN: Final = Fault("shutting_down", 503, GRPC_UNAVAILABLE, "Server exiting")
 QUARANTINED: Final = Fault(

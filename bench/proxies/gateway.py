@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,13 @@ class Gateway:
         name: As tables show it.
         root: The checkout whose `gateway` package runs; the interpreter is always ours.
         policy: The gateway's `balancing.policy`.
+        queue: The gateway's `queue`, where it is not at its defaults.
     """
 
     name: str = "gateway"
     root: Path = ROOT
     policy: str = "least_load"
+    queue: Mapping[str, object] | None = None
 
     def missing(self) -> str | None:
         if not (self.root / "gateway" / "__main__.py").is_file():
@@ -41,7 +44,7 @@ class Gateway:
 
     def prepare(self, setup: Setup) -> Launch:
         port, admin_port = setup.take_port(), setup.take_port()
-        config = {
+        config: dict[str, object] = {
             "listen": f"127.0.0.1:{port}",
             "admin": {"listen": f"127.0.0.1:{admin_port}"},
             "balancing": {"policy": self.policy},
@@ -55,6 +58,8 @@ class Gateway:
                 for one in setup.slices
             ],
         }
+        if self.queue is not None:
+            config["queue"] = dict(self.queue)
         file = setup.folder / "gateway.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]

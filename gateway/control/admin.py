@@ -38,6 +38,7 @@ from gateway.control.reload import Reloader
 from gateway.control.security import Security
 from gateway.control.site import AdminSite
 from gateway.fleet.health import DISABLED, DRAINED, ENABLED, Order
+from gateway.fleet.queue_report import QueueReport, report
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
@@ -157,6 +158,7 @@ class AdminServer:
                 web.post("/v1/slices/{name}/disable", self._ordering(DISABLED)),
                 web.get("/v1/balancing", self._get_balancing),
                 web.put("/v1/balancing", self._put_balancing),
+                web.get("/v1/queues", self._get_queues),
                 web.post("/v1/reload", self._post_reload),
                 web.get("/v1/events", EventStream(self._events).get),
                 web.get("/v1/live", LiveStream(self._live, self._gate.caller).get),
@@ -230,6 +232,13 @@ class AdminServer:
             audit.changed(caller, "balancing.policy", before, name)
         return answered(views.balancing(self._keeper.policy, POLICIES))
 
+    async def _get_queues(self, request: web.Request) -> web.Response:
+        return answered(views.queues(self._registry.queues, self._told_queues()))
+
+    def _told_queues(self) -> QueueReport:
+        calls = self.processes
+        return calls.processes.queues() if calls else report(self._registry.queues)
+
     async def _post_reload(self, request: web.Request) -> web.Response:
         caller = self._gate.caller(request)
         if self.reloader is None:
@@ -257,7 +266,7 @@ class AdminServer:
         build = {"version": self._version, "python": platform.python_version()}
         text = exposition.exposition(
             self._registry.slices.values(), self._counters, checks, figures, build,
-            self._events.counts, self._registry.panicking,
+            self._events.counts, self._registry.panicking, self._told_queues(),
         )  # fmt: skip
         if self.slice_metrics is not None and _wants_slices(request):
             text += await self.slice_metrics()

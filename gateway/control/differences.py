@@ -9,7 +9,7 @@ from gateway.config_fields import Section
 
 LIVE: Final = (
     "admin.tls.", "admin.tokens", "balancing", "ejection", "health", "inventory", "limits", "log",
-    "slices", "timeouts", "tls.", "triton.ready",
+    "queue", "slices", "timeouts", "tls.", "triton.ready",
 )  # fmt: skip
 AT_START: Final = frozenset({"health.models", "health.probe", "timeouts.handshake"})
 """Beneath a key of LIVE, and yet taken once: by the probe, by the listening socket."""

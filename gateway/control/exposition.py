@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.fleet.health import State
 from gateway.fleet.histogram import Histogram
+from gateway.fleet.queue_report import QueueReport, waits
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
 
@@ -74,6 +75,7 @@ def exposition(
     build: Labels,
     changes: Mapping[tuple[str, str], int] | None = None,
     panicking: bool = False,
+    queues: QueueReport | None = None,
 ) -> str:
     """
     Return the whole page.
@@ -86,6 +88,7 @@ def exposition(
         build: Labels of `build_info`.
         changes: (slice, event) → how often.
         panicking: Slices are asked that are not well, because no other is.
+        queues: Of all lines; left out when None.
     """
     page = Page()
     page.family("build_info", "gauge", "What runs here; always 1.", [("", build, 1)])
@@ -103,6 +106,8 @@ def exposition(
         "1 while slices are asked that are not well, because no other is.",
         panicking,
     )
+    if queues is not None:
+        _queues(page, queues)
     _counters(page, counters)
     _process(page, process)
     return page.text
@@ -147,7 +152,7 @@ def _slices(page: Page, members: list[Slice], checks: Mapping[str, tuple[int, in
         [("", labels, member.failures) for labels, member in by_name],
     )  # fmt: skip
     page.family(
-        "slice_request_seconds", "histogram", "From a request's start to its answer's end.",
+        "slice_request_seconds", "histogram", "From being given a request to its answer's end.",
         [
             sample
             for labels, member in by_name
@@ -184,6 +189,31 @@ def _histogram(labels: Labels, latency: Histogram) -> Iterable[Sample]:
     yield "_bucket", {**labels, "le": "+Inf"}, count
     yield "_sum", labels, latency.total_us / 1e6
     yield "_count", labels, count
+
+
+def _queues(page: Page, told: QueueReport) -> None:
+    lines = sorted(told["lines"].items())
+    for index, (name, text) in enumerate(
+        (
+            ("queue_waiting", "Requests that wait for a slice to have room."),
+            ("queue_bytes", "What they hold."),
+            ("queue_oldest_seconds", "How long the one has waited that came first."),
+        )
+    ):
+        page.family(name, "gauge", text, [("", {"model": m}, line[index]) for m, line in lines])
+    for name, text, label in (
+        ("ended", "Requests that have waited, by how that ended.", "how"),
+        ("refused", "Requests that could not wait, by why.", "why"),
+    ):
+        samples = [(key.rpartition(" "), n) for key, n in sorted(told[name].items())]
+        page.family(
+            f"queue_{name}_total", "counter", text,
+            [("", {"model": parts[0], label: parts[2]}, n) for parts, n in samples],
+        )  # fmt: skip
+    page.family(
+        "queue_wait_seconds", "histogram", "How long requests have waited that were served then.",
+        _histogram({}, waits(told)),
+    )  # fmt: skip
 
 
 _COUNTERS: Final = (

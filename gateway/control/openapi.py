@@ -12,6 +12,11 @@ _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
 _NUMBER: Final[dict[str, Any]] = {"type": "number", "minimum": 0}
 _FLAG: Final[dict[str, Any]] = {"type": "boolean"}
+_LIMIT: Final[dict[str, Any]] = {
+    "type": ["integer", "null"],
+    "description": "Inference requests at once; those beyond wait in the gateway. Null: no limit.",
+}
+_COUNTS: Final[dict[str, Any]] = {"type": "object", "additionalProperties": _COUNT}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +44,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "order": {"type": "string", "enum": [order.value for order in Order]},
             "healthy": {"type": "boolean", "description": "What the checks have found."},
             "in_flight": _COUNT,
+            "max_in_flight": _LIMIT,
             "weight": _NUMBER,
             "requests": {**_COUNT, "description": "Given to it, failed attempts included."},
             "http_requests": _COUNT,
@@ -92,6 +98,41 @@ SCHEMAS: Final[dict[str, Any]] = {
     ),
     "Slices": _object(
         {"slices": {"type": "array", "items": {"$ref": "#/components/schemas/Slice"}}}
+    ),
+    "Queues": _object(
+        {
+            "enabled": _FLAG,
+            "wait_ms": {**_QUANTILES, "description": "Of requests that waited and were served."},
+            "queues": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "model": {
+                            **_TEXT,
+                            "description": "Empty for models that no slice has reported.",
+                        },
+                        "waiting": _COUNT,
+                        "bytes": _COUNT,
+                        "oldest_s": _NUMBER,
+                        "ended": {
+                            **_COUNTS,
+                            "description": "Requests that have waited, by how that ended: served, "
+                            "left, timeout, displaced, no_slice.",
+                        },
+                        "refused": {
+                            **_COUNTS,
+                            "description": "By why: length, bytes, late.",
+                        },
+                        "slices": {
+                            "type": "array",
+                            "items": _object(
+                                {"name": _TEXT, "in_flight": _COUNT, "max_in_flight": _LIMIT}
+                            ),
+                        },
+                    }
+                ),
+            },
+        }
     ),
     "Balancing": _object(
         {
@@ -258,6 +299,7 @@ def _gateway_paths() -> dict[str, Any]:
     anything = {"application/json": {"schema": {"type": "object"}}}
     return {
         "/v1/balancing": balancing,
+        "/v1/queues": _get("Who waits, and how many requests each slice may have", "Queues"),
         "/v1/reload": {"post": _RELOAD},
         "/v1/workers": _get("The processes that serve clients", "Workers"),
         "/v1/upgrade": {

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.control.exposition import ProcessFigures
 from gateway.control.gate import answered, refused
+from gateway.fleet.queue_report import QueueReport
 
 STARTING: Final = "starting"
 SERVING: Final = "serving"
@@ -51,6 +52,9 @@ class Processes(Protocol):
 
     def workers(self) -> list[Worker]:
         """Return what is known of each."""
+
+    def queues(self) -> QueueReport:
+        """Return what the lines of all hold, and what they have done."""
 
 
 class UpgradeError(Exception):

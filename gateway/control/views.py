@@ -9,9 +9,11 @@ from gateway.control.exposition import ProcessFigures
 from gateway.fleet.health import DISABLED, DRAINED, ENABLED, UP, Order
 from gateway.fleet.histogram import Histogram
 from gateway.fleet.lifecycle import DUE, EJECTED, FREE
+from gateway.fleet.queue_report import QueueReport, waits
+from gateway.fleet.queues import Queues
 from gateway.fleet.readiness import is_ready
 from gateway.fleet.registry import SliceRegistry
-from gateway.fleet.slices import Slice
+from gateway.fleet.slices import NO_LIMIT, Slice
 from gateway.fleet.tally import Tally
 from gateway.metrics import Counters
 
@@ -37,6 +39,7 @@ def slice_view(member: Slice, now_s: float) -> dict[str, Any]:
         "order": member.order.value,
         "healthy": health.health is UP,
         "in_flight": member.in_flight,
+        "max_in_flight": _limit(member.max_in_flight),
         "weight": member.weight,
         "requests": member.requests,
         "http_requests": member.http_requests,
@@ -78,6 +81,45 @@ def reason(member: Slice, now_s: float) -> str:
 def balancing(policy: str, known: Iterable[str]) -> dict[str, Any]:
     """Return the answer to `GET` and `PUT /v1/balancing`."""
     return {"policy": policy, "known_policies": list(known)}
+
+
+def queues(all_queues: Queues, told: QueueReport) -> dict[str, Any]:
+    """Return the answer to `GET /v1/queues`; `told` is what all processes together hold."""
+    found = []
+    for model, line in sorted(all_queues.lines.items()):
+        waiting, size, oldest_s = told["lines"].get(model, (0, 0, 0.0))
+        found.append(
+            {
+                "model": model,
+                "waiting": waiting,
+                "bytes": size,
+                "oldest_s": round(oldest_s, 3),
+                "ended": _of_model(told["ended"], model),
+                "refused": _of_model(told["refused"], model),
+                "slices": [
+                    {
+                        "name": member.name, "in_flight": lane.taken(),
+                        "max_in_flight": _limit(lane.limit),
+                    }
+                    for member, lane in line.lanes.items()
+                ],
+            }
+        )  # fmt: skip
+    wait = waits(told)
+    return {
+        "enabled": all_queues.settings.enabled,
+        "wait_ms": _quantiles(wait),
+        "queues": found,
+    }
+
+
+def _of_model(counts: dict[str, int], model: str) -> dict[str, int]:
+    parts = ((*key.rpartition(" ")[::2], n) for key, n in counts.items())
+    return {how: n for name, how, n in parts if name == model}
+
+
+def _limit(limit: int) -> int | None:
+    return None if limit >= NO_LIMIT else limit
 
 
 def readiness(registry: SliceRegistry, shutting_down: bool) -> tuple[bool, dict[str, Any]]:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gateway.fleet.lanes import longest_well
 from gateway.fleet.lifecycle import DUE
+from gateway.fleet.line import Line
 from gateway.fleet.sequences import SequenceTable
 from gateway.fleet.slices import Slice
 from gateway.fleet.tally import Tally
@@ -18,6 +20,18 @@ class Policy(Protocol):
 
     def pick(self, members: Sequence[Slice]) -> Slice | None:
         """Return one of `members`, or None when there are none."""
+
+    def rather_waits(self, free: Slice, members: Sequence[Slice], waiting: int) -> float:
+        """
+        Say whether a request is served sooner if it does not take `free`, which has room.
+
+        Args:
+            members: All of the pool, `free` among them; those that would be better are full.
+            waiting: Requests that wait, this one included.
+
+        Returns:
+            By how much, in mean services of a slice of weight 1; 0 where it should take it.
+        """
 
 
 class Trial:
@@ -51,19 +65,24 @@ class SlicePool:
     The slices that may take one kind of request, and the policy that chooses among them.
 
     Attributes:
+        key: See gateway.fleet.registry.SliceRegistry.
         members: Those that take all work.
         trials: Those that take one request.
         reserve: Those that are asked while there are no members; empty while there are.
         sequences: Of the model, whose requests then belong together; None for most.
+        line: Where its requests wait while every slice has as many as it should; None where
+            slices have no limits.
     """
 
-    __slots__ = ("members", "policy", "reserve", "sequences", "trials")
+    __slots__ = ("key", "line", "members", "policy", "reserve", "sequences", "trials")
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, key: str = "") -> None:
+        self.key = key
         self.members: tuple[Slice, ...] = ()
         self.trials: tuple[Trial, ...] = ()
         self.reserve: tuple[Slice, ...] = ()
         self.sequences: SequenceTable | None = None
+        self.line: Line | None = None
         self.policy = policy
 
     def pick(self) -> Slice | None:
@@ -87,8 +106,3 @@ class SlicePool:
         """Let nobody take anything: the pool is no more, and somebody may still hold it."""
         self.members = self.reserve = ()
         self.trials = ()
-
-
-def longest_well(reserve: Sequence[Slice]) -> Slice | None:
-    """Return the slice whose last failure lies back longest: each failure passes the turn on."""
-    return min(reserve, key=lambda m: (m.failed_at_s, m.in_flight, m.last_pick), default=None)

@@ -17,6 +17,7 @@ from gateway.fleet.health import DOWN, ENABLED, UNKNOWN, CheckResult, Health, Or
 from gateway.fleet.latency import LatencyWatch
 from gateway.fleet.lifecycle import ALL, DUE, MODEL, NONE, ONE, RESERVE, Traffic, least
 from gateway.fleet.pools import Policy, SlicePool, Trial
+from gateway.fleet.queues import Queues
 from gateway.fleet.readiness import ANY
 from gateway.fleet.sequences import SequenceTables
 from gateway.fleet.slices import CHARGE_DECAY_S, Slice
@@ -74,7 +75,8 @@ class SliceRegistry:
     round robin stays even whatever else is asked in between. Keys exist only for models that a
     slice has reported, so a client cannot make new ones.
 
-    `sequences` is told which models batch sequences, and has their tables. `ready_when` says when
+    `sequences` is told which models batch sequences, and has their tables; `queues` is told what
+    the models' configurations say of requests at once, and has their lines. `ready_when` says when
     all of it is ready as one server, see gateway.fleet.readiness.
     """
 
@@ -89,6 +91,7 @@ class SliceRegistry:
         self.slices: dict[str, Slice] = {}
         self.pools: dict[str, SlicePool] = {}
         self.sequences = SequenceTables(now_s, self._sequences_changed)
+        self.queues = Queues(now_s, self.pool, lambda: self.slices, self._queues_configured)
         self.listeners: list[SliceListener] = [self.sequences]
         self.recorders: list[Callable[[Change], None]] = []
         self.on_publish: list[Callable[[], None]] = []
@@ -251,6 +254,7 @@ class SliceRegistry:
         for key, candidates in found.items():
             self._fill(self._pool(key), candidates)
         self.panicking = not self.everywhere.members and bool(self.everywhere.reserve)
+        self.fit_queues()
         for callback in self.on_publish:
             callback()
 
@@ -265,7 +269,7 @@ class SliceRegistry:
     def _pool(self, key: str) -> SlicePool:
         pool = self.pools.get(key)
         if pool is None:
-            pool = self.pools[key] = SlicePool(self.make_policy())
+            pool = self.pools[key] = SlicePool(self.make_policy(), key)
             pool.sequences = self.sequences.of_pool(key)
         return pool
 
@@ -274,6 +278,18 @@ class SliceRegistry:
             pool.sequences = self.sequences.of_pool(key)
         for callback in self.on_publish:
             callback()
+
+    def _queues_configured(self) -> None:
+        self.fit_queues()
+        for callback in self.on_publish:
+            callback()
+
+    def fit_queues(self) -> None:
+        """Bring the lines and their limits up to date with slices, pools and settings."""
+        self.queues.fit_slices()
+        for key, pool in self.pools.items():
+            pool.line = self.queues.of_pool(key)
+        self.queues.fit_lanes()
 
     def _fill(self, pool: SlicePool, candidates: list[Candidate]) -> None:
         members: list[Slice] = []

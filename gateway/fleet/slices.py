@@ -19,6 +19,8 @@ from gateway.fleet.tally import Tally
 CHARGE_DECAY_S: Final = 10.0
 """A failed attempt weighs on its slice for this long, so that failing fast draws no traffic."""
 CHARGE_MAX: Final = 1000.0
+NO_LIMIT: Final = 1 << 40
+"""A limit that is none, so that comparing needs no question whether there is one."""
 
 
 class Slice:
@@ -33,6 +35,8 @@ class Slice:
         charge: Failed attempts, decaying; counts like work in flight.
         drag: 1 / slow start: what a request in flight weighs while the slice comes back; 1 else.
         failed_at_s: When an attempt last failed; 0 for never.
+        max_in_flight: Inference beyond so many requests in flight waits; NO_LIMIT for none.
+        on_free: Told of each request that ends while others wait for a slice; None while none do.
         tallies: For the slice ("") and for each model on it, what came of the attempts; only where
             there were failures of late, so mostly empty.
     """
@@ -51,8 +55,10 @@ class Slice:
         "http_requests",
         "in_flight",
         "last_pick",
+        "max_in_flight",
         "models",
         "name",
+        "on_free",
         "on_idle",
         "order",
         "spec",
@@ -75,11 +81,13 @@ class Slice:
         self.failed_at_s = 0.0
         self.tallies: dict[str, Tally] = {}
         self.last_pick = 0
+        self.max_in_flight = NO_LIMIT
         self.http_requests = 0
         self.grpc_requests = 0
         self.failures = 0
         self.http_latency = Histogram()
         self.grpc_latency = Histogram()
+        self.on_free: Callable[[], None] | None = None
         self.on_idle: list[Callable[[], None]] = []
 
     def begin(self) -> None:
@@ -90,6 +98,8 @@ class Slice:
         """Count one request out; the last one out tells whoever waits for that."""
         assert self.in_flight > 0, f"{self.name}: end() without begin()"
         self.in_flight -= 1
+        if self.on_free is not None:
+            self.on_free()
         if not self.in_flight and self.on_idle:
             waiting, self.on_idle = self.on_idle, []
             for callback in waiting:
@@ -171,6 +181,8 @@ class SharedSlice(Slice):
         assert left >= 0, f"{self.name}: end() without begin()"
         self._row[self.column] = left
         self.in_flight -= 1
+        if self.on_free is not None:
+            self.on_free()
         if not left and self.on_idle:
             waiting, self.on_idle = self.on_idle, []
             for callback in waiting:

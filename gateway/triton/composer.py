@@ -213,12 +213,14 @@ class Composer:
             for other in self._registry.slices.values():
                 known |= set(other.models or {})
             self._knowledge.keep_only(known)
+            self._registry.queues.keep_only(known)
         await self._knowledge.learn(member.spec, models)
         for model in models:
             facts = self._knowledge.facts(model)
             if facts is not None:
                 idle_s = facts.idle_us / 1e6 if facts.sequences else None
                 self._registry.sequences.follow(model, idle_s)
+                self._registry.queues.follow(model, facts.limit)
 
     def facts(self, model: str) -> ModelFacts | None:
         """Return what a model's configuration says about routing; None while nobody has it."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from contract.slice_spec import SliceSpec
+from gateway.fleet.lanes import IN_FLIGHT_MAX, UNLIMITED, ModelLimit
 from gateway.triton.asking import Asker
 from gateway.triton.calls import HttpCall, Silence
 
@@ -25,6 +26,8 @@ TRIES_MAX: Final = 3
 """Readings of a configuration that changes while it is read."""
 DEPTH_MAX: Final = 16
 """Ensembles within ensembles that are followed."""
+_OWN_BATCHING: Final = frozenset({"tensorrtllm", "vllm"})
+"""Backends that take new requests into a batch that runs; their configuration does not show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,13 @@ class ModelFacts:
             sequences, or is an ensemble with such a step.
         idle_us: For `sequences`: Triton gives a sequence up after this time without a request.
         decoupled: A request may have any number of responses.
+        limit: Requests that one slice should have at once.
     """
 
     sequences: bool = False
     idle_us: int = IDLE_DEFAULT_US
     decoupled: bool = False
+    limit: ModelLimit = UNLIMITED
 
 
 def facts_of(name: str, configs: Mapping[str, dict[str, Any]]) -> ModelFacts:
@@ -51,7 +56,49 @@ def facts_of(name: str, configs: Mapping[str, dict[str, Any]]) -> ModelFacts:
     idle = [_idle_us(batcher) for batcher in batchers]
     policy = config.get("model_transaction_policy")
     decoupled = isinstance(policy, dict) and policy.get("decoupled") is True
-    return ModelFacts(bool(batchers), max(idle, default=IDLE_DEFAULT_US), decoupled)
+    limit = UNLIMITED if batchers or decoupled else limit_of(config)
+    return ModelFacts(bool(batchers), max(idle, default=IDLE_DEFAULT_US), decoupled, limit)
+
+
+def limit_of(config: Mapping[str, Any]) -> ModelLimit:
+    """
+    Return how many requests of a model a slice should have at once; UNLIMITED where nobody knows.
+
+    Unbatched: one for each instance, and no more, for what waits in a slice cannot go to another
+    one. With dynamic batching: one batch at work and one forming for each instance; with a limit
+    of one batch the two share it, and batches halve. Of an ensemble, of sequences and of what
+    batches in its own ways (decoupled models among them) the configuration does not say.
+
+    Source: Triton's model_config.proto (ModelInstanceGroup, ModelDynamicBatching).
+    """
+    instances = _instances(config.get("instance_group"))
+    if (
+        not instances
+        or config.get("backend") in _OWN_BATCHING
+        or config.get("platform") == "ensemble"
+    ):
+        return UNLIMITED
+    batcher, batch = config.get("dynamic_batching"), config.get("max_batch_size")
+    if isinstance(batcher, dict) and type(batch) is int and batch > 0:
+        at_once, batches = 2 * batch * instances, True
+    else:
+        at_once, batches = instances, False
+    return ModelLimit(at_once, batches) if at_once <= IN_FLIGHT_MAX else UNLIMITED
+
+
+def _instances(groups: object) -> int:
+    """Return how many executions of a model a server runs at once; 0 when it cannot be told."""
+    total = 0
+    for group in groups if isinstance(groups, list) else []:
+        count = group.get("count", 1) if isinstance(group, dict) else None
+        if type(count) is not int or count < 0:
+            return 0
+        if group.get("passive") is True:
+            continue  # it is loaded, and gets no requests
+        gpus = group.get("gpus")
+        on_gpus = group.get("kind") == "KIND_GPU" and isinstance(gpus, list)
+        total += count * (max(1, len(gpus)) if on_gpus else 1)
+    return total
 
 
 def _batchers(

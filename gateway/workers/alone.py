@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from gateway.config import Config
 from gateway.control.processes import LEAVING, SERVING, Worker
+from gateway.fleet.queue_report import QueueReport, report
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
@@ -44,6 +45,9 @@ class Alone:
 
     async def sync(self) -> None:
         """Everything is here already."""
+
+    def queues(self) -> QueueReport:
+        return report(self._registry.queues)
 
     def workers(self) -> list[Worker]:
         state = LEAVING if self.draining else SERVING

@@ -72,6 +72,9 @@ class DataPlane:
             config.balancing.replay,
         )
         self.core.quarantine.tell = _log_quarantine
+        self._queues = registry.queues
+        self._configure_queues(config)
+        self._queues.run_by(loop.call_soon, loop.call_later)
         self._stocks = Stocks(self.core, self.core.slabs)
         self._links = Links(self.core)
         self._listener = Listener(
@@ -94,6 +97,7 @@ class DataPlane:
 
     def reconfigure(self, config: Config) -> None:
         """Take over what a reload has changed."""
+        self._configure_queues(config)
         limits = divided(config.limits.values(), self._share)
         self.core.configure(limits, config.timeouts.values(), config.balancing.replay)
         self._stocks.shared.configure()
@@ -141,6 +145,11 @@ class DataPlane:
         if event in ("removed", "changed") or (event == "order" and member.order is Order.DISABLED):
             self._stocks.close_slice(member)
             self._links.close_slice(member)
+
+    def _configure_queues(self, config: Config) -> None:
+        settings, share = config.queue.values(), self._share
+        length, size = -(-settings.length // share), -(-settings.bytes // share)
+        self._queues.configure(replace(settings, length=length, bytes=size))
 
     @property
     def connections(self) -> int:

@@ -19,8 +19,9 @@ from gateway.fleet.sequences import SequenceTables
 from gateway.fleet.slices import CHARGE_MAX, SharedSlice, Slice
 from gateway.fleet.tally import Tally
 from gateway.workers.board import Board
+from gateway.workers.lanes import ToldLanes
 from gateway.workers.sequences import SharedSequenceTable
-from gateway.workers.table import Table
+from gateway.workers.turns import Tables
 
 Document = dict[str, Any]
 
@@ -28,8 +29,16 @@ _DIGITS: Final = 3
 """Of charge and drag: what changes less is not worth a message."""
 
 
-def document(registry: SliceRegistry, columns: Mapping[str, int]) -> Document:
-    """Return everything a worker must know of the fleet, as JSON has it."""
+def document(
+    registry: SliceRegistry, columns: Mapping[str, int], queues: Document | None = None
+) -> Document:
+    """
+    Return everything a worker must know of the fleet, as JSON has it.
+
+    Args:
+        columns: Of the slices, by name.
+        queues: What it must know of lines; see gateway.workers.lanes.
+    """
     members = list(registry.slices.values())
     index = {member: i for i, member in enumerate(members)}
     policy = next(name for name, make in POLICIES.items() if make is registry.make_policy)
@@ -58,6 +67,7 @@ def document(registry: SliceRegistry, columns: Mapping[str, int]) -> Document:
             for key, pool in registry.pools.items()
         },
         "moods": moods(registry),
+        "queues": queues or {"limits": {}, "lines": {}},
     }
 
 
@@ -84,20 +94,20 @@ class Mirror(SliceRegistry):
 
     Args:
         board: Where the workers' sequences are noted.
-        row: The worker's row of `table`, and its part of `board`.
+        row: The worker's row of each of `tables`, and its part of `board`.
         report: Sends a message to the main process.
     """
 
     def __init__(
         self,
-        table: Table,
+        tables: Tables,
         board: Board,
         row: int,
         now_s: Callable[[], float],
         report: Callable[[Document], None],
     ) -> None:
-        self._table = table
-        self._row = table.rows[row]
+        self._table = tables.slices
+        self._row = self._table.rows[row]
         self._report = report
         self._policy_name = ""
         self._by_column: dict[int, Slice] = {}
@@ -109,6 +119,7 @@ class Mirror(SliceRegistry):
             lambda model, idle_s: SharedSequenceTable(model, idle_s, board, row, self._holder),
         )
         self.listeners.append(self.sequences)
+        self._lanes = ToldLanes(tables, row, self.queues, now_s)
 
     def take_over(self, told: Document) -> None:
         """Become equal to the main process's registry, and tell the listeners what has changed."""
@@ -131,6 +142,8 @@ class Mirror(SliceRegistry):
         for model in {*self.sequences.by_model, *followed}:
             self.sequences.follow(model, followed.get(model))
         self.take_moods(told["moods"])
+        self._lanes.take_over(told["queues"])
+        self.fit_queues()
         for member, event, reason in events:
             self.tell(member, event, reason)
 
@@ -157,6 +170,7 @@ class Mirror(SliceRegistry):
         for pool in self.pools.values():
             if member in pool.members:
                 pool.members = tuple(other for other in pool.members if other is not member)
+        self.queues.want()
 
     def attempt_ended(self, member: Slice, key: str, outcome: int) -> None:
         self._report({"said": "ended", "slice": member.name, "key": key, "outcome": outcome})
@@ -241,13 +255,14 @@ def _update(member: Slice, entry: Document) -> list[str]:
 def _spec_fields(spec: SliceSpec) -> list[Any]:
     return [
         spec.name, str(spec.http), str(spec.grpc), str(spec.metrics) if spec.metrics else None,
-        spec.weight, spec.mig_uuid, spec.profile, spec.simulated,
+        spec.weight, spec.mig_uuid, spec.profile, spec.simulated, spec.max_in_flight,
     ]  # fmt: skip
 
 
 def _spec(fields: list[Any]) -> SliceSpec:
-    name, http, grpc, metrics, *more = fields
+    name, http, grpc, metrics, weight, mig_uuid, profile, simulated, max_in_flight = fields
     return SliceSpec(
         name, Endpoint.parse(http), Endpoint.parse(grpc),
-        Endpoint.parse(metrics) if metrics else None, *more,
+        Endpoint.parse(metrics) if metrics else None, weight, mig_uuid, profile, simulated,
+        max_in_flight=max_in_flight,
     )  # fmt: skip

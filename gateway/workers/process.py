@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.control.processes import LEAVING, SERVING, STARTING
+from gateway.fleet.queue_report import QueueReport
 from gateway.workers.channel import Channel, Message
 from gateway.workers.totals import Gauges
 
@@ -48,6 +49,7 @@ class Process:
     Attributes:
         state: STARTING, SERVING or LEAVING.
         connections: As of its last report.
+        queues: What its lines hold and have done, as of its last report.
         gauges: What has to be taken back when it ends.
         cut_off: Clients that it cut off when it stopped.
         why: How it ended.
@@ -63,6 +65,7 @@ class Process:
         self.index = index
         self.state = STARTING
         self.connections = 0
+        self.queues: QueueReport | None = None
         self.gauges = Gauges()
         self.cut_off = 0
         self.why = ""
@@ -140,6 +143,7 @@ class Process:
                 self.state = LEAVING
             case "report":
                 self.connections = message["connections"]
+                self.queues = message["queues"]
                 self.gauges.note(message["totals"])
                 wait = self._syncs.get(message["sync"])
                 if wait is not None and not wait.done():

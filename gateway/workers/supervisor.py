@@ -16,6 +16,7 @@ import structlog
 from gateway.config import Config
 from gateway.control.processes import AWAY, SERVING, Worker
 from gateway.control.tasks import Tasks
+from gateway.fleet import queue_report
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
@@ -24,9 +25,11 @@ from gateway.workers import totals
 from gateway.workers.board import Board
 from gateway.workers.composing import Desk
 from gateway.workers.doors import Doors, divided_among, flat
+from gateway.workers.lanes import LaneKeeper
 from gateway.workers.mirror import document, moods
 from gateway.workers.process import Process, spawn
-from gateway.workers.table import Columns, Table
+from gateway.workers.table import Columns
+from gateway.workers.turns import Tables
 
 log = structlog.get_logger()
 
@@ -68,7 +71,10 @@ class Supervisor:
         self._check_soon = check_soon
         self._loop = asyncio.get_running_loop()
         self._count = config.workers
-        self._table = Table(self._count)
+        self._tables = Tables(self._count)
+        self._table = self._tables.slices
+        self._lanes = LaneKeeper(self._tables, registry.queues)
+        registry.queues.configure(config.queue.values())
         self._board = Board(self._count)
         self._columns = Columns()
         self._doors: Doors
@@ -80,6 +86,7 @@ class Supervisor:
         self._moods_due = False
         self._told_moods: dict[str, Any] = {}
         self._syncs = 0
+        self._past_queues: list[queue_report.QueueReport] = []  # of workers that have ended
         self._cut = 0
         self._composer: Composer | None = None
         self._desks: dict[Process, Desk] = {}
@@ -135,6 +142,9 @@ class Supervisor:
     def reconfigure(self, config: Config) -> None:
         """Take over what a reload has changed."""
         self._config = config
+        self._registry.queues.configure(config.queue.values())
+        self._fleet_due = True
+        self._tell_fleet()  # a line needs the columns that it is told of there
         for process in self._serving():
             process.channel.send({"do": "config", **self._config_text()})
 
@@ -150,7 +160,7 @@ class Supervisor:
         await self._tasks.stop()
         with contextlib.suppress(ValueError):
             self._registry.on_publish.remove(self._publish)
-        self._table.close()
+        self._tables.close()
         self._board.close()
 
     # --- one worker after the other -----------------------------------------------------------
@@ -213,8 +223,11 @@ class Supervisor:
             del self._running[process.index]
         if process in self._desks:
             await self._desks.pop(process).close()
-        self._table.clear(process.index)
+        self._tables.clear(process.index)
         totals.add(process.gauges.settle(), self._counters, self._registry.slices)
+        if process.queues is not None:
+            past = [*self._past_queues, queue_report.at_rest(process.queues)]
+            self._past_queues = [queue_report.merged(past)]
         self._cut += process.cut_off
         self._divide()
         self._refresh()
@@ -276,13 +289,16 @@ class Supervisor:
                 process.channel.send({"do": "moods", "moods": told})
 
     def _document(self) -> dict[str, Any]:
-        return document(self._registry, self._places())
+        return document(self._registry, self._places(), self._lanes.document())
 
     def _places(self) -> dict[str, int]:
         """Return the columns of all slices; `sums` of the table includes them."""
         slices = self._registry.slices
-        sums = self._table.sums()
-        places = {name: self._columns.of(name, slices, sums) for name in slices}
+        places = {}
+        for name in slices:
+            column = self._columns.of(name, slices, self._table.total)
+            assert column is not None, "more slices than the configuration allows"
+            places[name] = column
         self._table.widen(max(places.values(), default=0) + 1)
         return places
 
@@ -358,6 +374,11 @@ class Supervisor:
         for wait in waits:
             wait.cancel()
         self._refresh()
+
+    def queues(self) -> queue_report.QueueReport:
+        """Return what the lines of all workers hold and have done."""
+        told = [p.queues for p in self._running.values() if p.queues is not None]
+        return queue_report.merged([*self._past_queues, *told])
 
     def workers(self) -> list[Worker]:
         """Return what is known of each."""

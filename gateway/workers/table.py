@@ -3,13 +3,20 @@
 import mmap
 import os
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 COLUMNS: Final = 4096
 """Slice names one gateway can tell apart before it uses a column of one that is gone again."""
 _CELL_BYTES: Final = 8
 _ROW_BYTES: Final = COLUMNS * _CELL_BYTES
+SLICES: Final = 0
+"""What is in flight on each slice."""
+LANES: Final = 1
+"""What is in flight on each lane: of one model on one slice."""
+RANKS: Final = 2
+"""Who goes next in each line, see gateway.workers.turns."""
+_SECTIONS: Final = 3
 
 
 class Table:
@@ -21,18 +28,21 @@ class Table:
 
     Args:
         number: File descriptor of the memory; a new one is made when None.
+        section: Which of the tables in that memory.
 
     Attributes:
         number: For the processes that share it.
         rows: `rows[worker][column]` is a count; see `row`.
     """
 
-    def __init__(self, workers: int, number: int | None = None) -> None:
+    def __init__(self, workers: int, number: int | None = None, section: int = SLICES) -> None:
+        size = workers * _ROW_BYTES
         if number is None:
             number = os.memfd_create("mig-gateway-in-flight")
-            os.ftruncate(number, workers * _ROW_BYTES)
+            os.ftruncate(number, _SECTIONS * size)
         self.number = number
-        self._bytes = memoryview(mmap.mmap(number, workers * _ROW_BYTES))
+        whole = memoryview(mmap.mmap(number, _SECTIONS * size))
+        self._bytes = whole[section * size : (section + 1) * size]
         cells = self._bytes.cast("q")
         self.rows = [cells[i * COLUMNS : (i + 1) * COLUMNS] for i in range(workers)]
         self._width = 0
@@ -65,7 +75,15 @@ class Table:
 
     def clear(self, worker: int) -> None:
         """Set a worker's row to zero; it must have ended."""
-        self._used[worker][:] = bytes(self._width * _CELL_BYTES)
+        first = worker * _ROW_BYTES
+        self._bytes[first : first + _ROW_BYTES] = bytes(_ROW_BYTES)
+
+    def total(self, column: int) -> int:
+        """Return the sum of one column."""
+        total = 0
+        for row in self.rows:
+            total += row[column]
+        return int(total)
 
     def in_flight(self, worker: int) -> int:
         """Return what one worker has in flight."""
@@ -81,19 +99,22 @@ class Columns:
     def __init__(self) -> None:
         self._of: dict[str, int] = {}
 
-    def of(self, name: str, in_use: Collection[str], sums: Sequence[int]) -> int:
+    def of(self, name: str, in_use: Collection[str], total: Callable[[int], int]) -> int | None:
         """
-        Return the column of the slice `name`.
+        Return the column of `name`, a slice or whatever the table is about; None when all are used.
 
         Args:
-            in_use: Names of slices that exist; their columns are not given away.
-            sums: What is in flight in each column; only an idle one is given away.
+            in_use: Names that exist; their columns are not given away.
+            total: Returns what is in flight in a column; only an idle one is given away.
         """
         column = self._of.get(name)
         if column is None:
             column = len(self._of)
             if column >= COLUMNS:
-                gone = next(n for n, c in self._of.items() if n not in in_use and not sums[c])
+                idle = (n for n, c in self._of.items() if n not in in_use and not total(c))
+                gone = next(idle, None)
+                if gone is None:
+                    return None
                 column = self._of.pop(gone)
             self._of[name] = column
         return column

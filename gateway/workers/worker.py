@@ -18,6 +18,7 @@ import uvloop
 
 from contract import logs
 from gateway.config import Config, parse
+from gateway.fleet import queue_report
 from gateway.fleet.health import ENABLED
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
@@ -29,8 +30,8 @@ from gateway.workers.composing import RemoteComposer
 from gateway.workers.data_plane import DataPlane
 from gateway.workers.doors import Doors
 from gateway.workers.mirror import Mirror
-from gateway.workers.table import Table
 from gateway.workers.totals import Meter
+from gateway.workers.turns import Tables
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class Worker:
         self._fleet: Mirror
         self._plane: DataPlane
         self._doors: Doors
-        self._table: Table
+        self._tables: Tables
         self._row = 0
 
     async def connect(self, sock: socket.socket) -> None:
@@ -125,10 +126,10 @@ class Worker:
         logs.configure(config.log.level, config.log.format)
         structlog.contextvars.bind_contextvars(worker=message["index"])
         self._row = message["index"]
-        self._table = Table(message["workers"], message["table"])
+        self._tables = Tables(message["workers"], message["table"])
         self._doors = Doors(doors.opened(message["doors"]))
         board = Board(message["workers"], message["board"])
-        self._fleet = Mirror(self._table, board, self._row, self._loop.time, self._event)
+        self._fleet = Mirror(self._tables, board, self._row, self._loop.time, self._event)
         if config.tls is not None:
             self._tls = LiveContext.of(read(config.tls.files, ALPN_DATA))
         self._plane = DataPlane(
@@ -193,7 +194,7 @@ class Worker:
         name = member.name
         if member.order is ENABLED or name in self._idle_told:
             return
-        if self._table.rows[self._row][member.column]:
+        if self._tables.slices.rows[self._row][member.column]:
             self._idle_told.add(name)
             member.on_idle.append(lambda: self._idle(name))
 
@@ -210,6 +211,7 @@ class Worker:
                 {
                     "said": "report", "totals": totals, "sync": sync,
                     "connections": self._plane.connections,
+                    "queues": queue_report.report(self._fleet.queues),
                 }
             )  # fmt: skip
 

@@ -22,9 +22,9 @@ from gateway.errors import (
 from gateway.fleet.outcomes import REJECTED, TIMEOUT
 from gateway.limits import KIB
 from gateway.relay.http1.body import ChunkedBody, framed
-from gateway.relay.http1.gatherer import Gatherer
 from gateway.relay.http1.grammar import CHUNKED, bare_line_end
 from gateway.relay.http1.head import PLAIN_BYTES_MAX, RequestHead, judge_request
+from gateway.relay.http1.sender import Sender
 from gateway.relay.http1.shared import (
     CLIENT_WRITE_HIGH_BYTES,
     WRITE_LOW_BYTES,
@@ -44,7 +44,7 @@ SMALL_STREAK: Final = 16
 """Requests without a large body after which a connection goes back to plain reads."""
 
 
-class Downstream(Gatherer):
+class Downstream(Sender):
     """
     One client's connection.
 
@@ -58,7 +58,6 @@ class Downstream(Gatherer):
         "_reader",
         "_small_streak",
         "_taking",
-        "_unsent",
     )
 
     def __init__(self, shared: Shared) -> None:
@@ -70,7 +69,6 @@ class Downstream(Gatherer):
         self._small_streak = 0
         self._lingering = False
         self._taking = False
-        self._unsent = 0  # bytes, as accounted for in core.buffered_bytes
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -103,10 +101,14 @@ class Downstream(Gatherer):
                     return
                 core = shared.core
                 pool = core.registry.pool(head.route.key)
+                lane = None
                 if missing or pool.sequences is not None or shared.suspects:
                     target = None
-                else:
+                elif pool.line is None:
                     target = pool.pick()
+                else:
+                    lane = pool.line.admit(pool)
+                    target = None if lane is None else lane.member
                 if target is not None:
                     counters = shared.counters
                     counters.http_requests += 1
@@ -119,6 +121,9 @@ class Downstream(Gatherer):
                     self.kept = data if head.unchanged else self.head_of(head) + data[end:]
                     target.begin()
                     target.http_requests += 1
+                    if lane is not None:
+                        self.lane = lane
+                        lane.begin()
                     stock = shared.stocks.by_slice.get(target)
                     if stock is not None and stock.idle:
                         self.upstream = upstream = stock.idle.pop()
@@ -148,37 +153,17 @@ class Downstream(Gatherer):
         core.clients.discard(self)
         core.deadlines.discard(self)
         core.counters.closed += 1
-        core.buffered_bytes -= self._unsent
-        self._unsent = 0
+        self.forget_unsent()
         self.finished = self.closing = True
         self._reader = None
         forget_reader(self.transport)
         self.ahead = b""
         upstream, request = self.upstream, self.request
         if upstream is not None and request is not None and not self.body_left:
+            lane, self.lane = self.lane, None
             self.upstream = self.target = None  # the upstream ends it
-            upstream.abandon(request.route.key, request.is_head)
+            upstream.abandon(request.route.key, request.is_head, lane)
         self.let_go()
-
-    def pause_writing(self) -> None:
-        self.write_paused = True
-        self._unsent = self.transport.get_write_buffer_size()
-        self.shared.core.buffered_bytes += self._unsent
-        self.deadline_s = self.send_deadline_s()
-        if self.upstream is not None:
-            self.upstream.pause_reading()
-        self.update_reading()
-
-    def resume_writing(self) -> None:
-        self.write_paused = False
-        self.shared.core.buffered_bytes -= self._unsent
-        self._unsent = 0
-        if self.upstream is not None and self.upstream.transport is not None:
-            self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.stream_idle_s)
-            self.upstream.transport.resume_reading()
-        elif self.request is None and not self.finished:
-            self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.idle_s)
-        self.advance()
 
     # --- for the application ------------------------------------------------------------------
 
@@ -203,7 +188,7 @@ class Downstream(Gatherer):
         if self.finished:
             self.transport.abort()
         elif self.write_paused:
-            self._on_send_idle()
+            self.on_send_idle()
         elif self.request is None:
             if self._partial:
                 self.fail(REQUEST_TIMEOUT)
@@ -213,7 +198,7 @@ class Downstream(Gatherer):
             self.answer_broken(TIMEOUT)
         elif self.body_left and self.transport.is_reading():
             self.fail(REQUEST_TIMEOUT)
-        else:
+        elif self.place is None:
             self.fail(ANSWER_TIMEOUT, TIMEOUT if self.upstream is not None else REJECTED)
 
     # --- heads --------------------------------------------------------------------------------
@@ -303,7 +288,7 @@ class Downstream(Gatherer):
             shared.counters.head_hits += 1
             return head
         shared.counters.head_misses += 1
-        head = judge_request(raw, shared.core.limits, shared.forwarding)
+        head = judge_request(raw, shared.core.limits, shared.forwarding, shared.priority_header)
         if isinstance(head, RequestHead):
             shared.requests.remember(raw, head)
         return head
@@ -454,31 +439,19 @@ class Downstream(Gatherer):
             self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.send_idle_s)
             self.transport.close()
 
-    def _on_send_idle(self) -> None:
-        """The client has taken little for a while: cut it off if it has taken nothing."""
-        unsent = self.transport.get_write_buffer_size()
-        core = self.shared.core
-        if core.buffered_bytes > core.limits.buffered_bytes:
-            core.counters.limit("buffered_bytes")
-            self.transport.abort()
-            return
-        if unsent >= self._unsent:
-            core.counters.limit("send_idle")
-            self.transport.abort()
-            return
-        core.buffered_bytes += unsent - self._unsent
-        self._unsent = unsent
-        self.deadline_s = self.send_deadline_s()
-
     def update_reading(self) -> None:
         if self.finished:
             return
         if self.body_left:
             upstream = self.upstream
-            read = self.gathering or (upstream is not None and not upstream.write_paused)
+            if self.place is None:
+                read = self.gathering or (upstream is not None and not upstream.write_paused)
+            else:
+                read = self._may_keep(1)
             if not read and self.transport.is_reading() and not self.answering:
                 # The slice takes its time, which is not the client's fault.
-                self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.response_s)
+                response_s = self.shared.core.timeouts.response_s if self.place is None else 0.0
+                self.deadline_s = self.shared.deadlines.after(response_s)
         else:
             read = not self.write_paused and (
                 self.request is None or len(self.ahead) <= self.shared.core.limits.pipelined_bytes

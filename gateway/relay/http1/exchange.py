@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from time import monotonic
 
 from gateway.errors import NO_SLICE, OVERLOADED, SHUTTING_DOWN, SLICE_LOST, Fault
+from gateway.fleet.lanes import Lane
 from gateway.fleet.outcomes import CONNECT_FAILED, REJECTED
+from gateway.fleet.places import Place
 from gateway.fleet.readiness import is_ready
 from gateway.fleet.sequences import LiveSequence, SequenceTable
 from gateway.fleet.slices import Slice
@@ -52,7 +54,9 @@ class Exchange:
         "finished",
         "kept",
         "kept_bytes",
+        "lane",
         "origin",
+        "place",
         "plain",
         "request",
         "sequence",
@@ -82,6 +86,8 @@ class Exchange:
         self.request: RequestHead | None = None
         self.plain = False
         self.target: Slice | None = None
+        self.lane: Lane | None = None  # of `target`, where it has one
+        self.place: Place | None = None  # in its model's line
         self.upstream: Upstream | None = None
         self.waiting: Stock | None = None  # for one of its connections
         self.answering = False  # the answer has begun
@@ -128,10 +134,13 @@ class Exchange:
         else:
             self.deadline_s = self.shared.deadlines.after(timeouts.response_s)
 
-    def go_to(self, target: Slice) -> None:
-        """Begin the request on `target`."""
+    def go_to(self, target: Slice, lane: Lane | None = None) -> None:
+        """Begin the request on `target`, in `lane` where that has one."""
         self.target = target
         target.begin()
+        if lane is not None:
+            self.lane = lane
+            lane.begin()
         target.http_requests += 1
         if not self.continued:
             self.continued = True
@@ -174,6 +183,8 @@ class Exchange:
             if self.upstream is None or self._may_keep(size):
                 kept += pieces
                 self.kept_bytes += size
+                if self.place is not None:
+                    self.place.grow(size)
                 self.shared.core.buffered_bytes += size
             else:
                 self._drop_kept()
@@ -319,6 +330,10 @@ class Exchange:
         """Give the slice's count back, and say how it did; the only place that does."""
         target, self.target = self.target, None
         assert target is not None, "ended twice"
+        lane = self.lane
+        if lane is not None:
+            self.lane = None
+            lane.end()
         target.end()
         if outcome or target.tallies:
             assert self.request is not None, "an attempt at nothing"

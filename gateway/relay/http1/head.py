@@ -18,6 +18,7 @@ from gateway.errors import (
     URI_TOO_LONG,
     Fault,
 )
+from gateway.fleet.places import URGENCY_DEFAULT
 from gateway.limits import Limits
 from gateway.relay.forwarding import NOTHING_CAME, Came, Forwarding
 from gateway.relay.http1.grammar import (
@@ -31,6 +32,7 @@ from gateway.relay.http1.grammar import (
     read_fields,
     values_of,
 )
+from gateway.relay.priority import urgency_of
 from gateway.relay.router import BALANCED, Route, http_route
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -66,6 +68,7 @@ class RequestHead:
         route: Who answers.
         came: What it says of its origin.
         asks_slice: The client wants to be told which slice has answered.
+        urgency: From 0, the most urgent, to 7.
         simple: Its answer may pass unchanged: HTTP/1.1, kept alive, not HEAD, no field to add.
         plain: Nothing in it needs more than the short path: it is simple, for a slice, without an
             expectation, and its body has at most PLAIN_BYTES_MAX.
@@ -84,6 +87,7 @@ class RequestHead:
         "simple",
         "unchanged",
         "upstream",
+        "urgency",
     )
 
     def __init__(
@@ -98,6 +102,7 @@ class RequestHead:
         route: Route,
         came: Came | None = None,
         asks_slice: bool = False,
+        urgency: int = URGENCY_DEFAULT,
     ) -> None:
         same = upstream == raw
         self.unchanged = same and came is None
@@ -110,6 +115,7 @@ class RequestHead:
         self.is_head = is_head
         self.expect_continue = expect_continue
         self.route = route
+        self.urgency = urgency
         self.simple = keep_alive and not (http10 or is_head or asks_slice)
         self.plain = (
             self.simple
@@ -128,7 +134,10 @@ class _RefusedError(Exception):
 
 
 def judge_request(
-    raw: bytes, limits: Limits, forwarding: Forwarding | None = None
+    raw: bytes,
+    limits: Limits,
+    forwarding: Forwarding | None = None,
+    priority_header: bytes = b"",
 ) -> RequestHead | Fault:
     """
     Judge one request head.
@@ -136,20 +145,23 @@ def judge_request(
     Args:
         raw: From the request line's first byte to the empty line's last; nothing before or after.
         forwarding: None when it is not on: then nothing is added to a head.
+        priority_header: Tells how urgent a request is; in lower case, empty for none.
 
     Returns:
         What to do with the request; or the fault to answer with, after which the connection must
         be closed, because nobody can say where the next request begins.
     """
     try:
-        return _judge(raw, limits, forwarding)
+        return _judge(raw, limits, forwarding, priority_header)
     except MalformedError as error:
         return BAD_REQUEST.because(str(error))
     except _RefusedError as refused:
         return refused.fault
 
 
-def _judge(raw: bytes, limits: Limits, forwarding: Forwarding | None) -> RequestHead:
+def _judge(
+    raw: bytes, limits: Limits, forwarding: Forwarding | None, priority_header: bytes
+) -> RequestHead:
     if len(raw) > limits.head_bytes:
         raise _RefusedError(HEAD_TOO_LARGE)
     line, *lines = raw[:-4].split(b"\r\n")
@@ -195,7 +207,13 @@ def _judge(raw: bytes, limits: Limits, forwarding: Forwarding | None) -> Request
         http_route(method, target),
         came,
         asks_slice,
+        _urgency(fields, priority_header),
     )
+
+
+def _urgency(fields: Fields, header: bytes) -> int:
+    values = values_of(fields, header) if header else None
+    return urgency_of(b",".join(values)) if values else URGENCY_DEFAULT
 
 
 def _target_and_host(

@@ -7,7 +7,6 @@ from gateway.errors import Fault
 from gateway.relay.composed import HttpAnswer
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_RETRY_AFTER: Final = b"Retry-After: 1\r\n"
 
 
 def own_answer(
@@ -18,12 +17,13 @@ def own_answer(
     keep_alive: bool = True,
     is_head: bool = False,
     kind: bytes = b"application/json",
+    retry_after_s: int = 0,
 ) -> bytes:
     """Return a whole answer; `kind` is what `body` is."""
     parts = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())]
     parts.append(b"Content-Type: %s\r\nContent-Length: %d\r\n" % (kind, len(body)))
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        parts.append(_RETRY_AFTER)
+        parts.append(b"Retry-After: %d\r\n" % max(1, retry_after_s))
     if not keep_alive:
         parts.append(b"Connection: close\r\n")
     elif http10:
@@ -63,5 +63,6 @@ def composed_answer(answer: HttpAnswer, *, http10: bool, keep_alive: bool, is_he
 def fault_answer(fault: Fault, *, http10: bool, keep_alive: bool, is_head: bool) -> bytes:
     """Return the answer that tells of `fault`, in Triton's form."""
     return own_answer(
-        fault.http_status, fault.http_body, http10=http10, keep_alive=keep_alive, is_head=is_head
-    )
+        fault.http_status, fault.http_body, http10=http10, keep_alive=keep_alive, is_head=is_head,
+        retry_after_s=fault.retry_after_s,
+    )  # fmt: skip

@@ -17,11 +17,13 @@ from gateway.errors import (
     SLICE_REFUSED,
     Fault,
 )
+from gateway.fleet.lanes import Lane
+from gateway.fleet.line import anybody
 from gateway.fleet.outcomes import CONNECT_FAILED, LOST, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.relay.http1.answer_head import AnswerHead
-from gateway.relay.http1.exchange import Exchange
 from gateway.relay.http1.gathering import body_of
+from gateway.relay.http1.queuer import Queuer
 from gateway.relay.quarantine import BREAKS_WITHIN_S, Suspect
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ LOST_MAX: Final = 1
 """Slices that may break a connection without an answer before the request fails."""
 
 
-class Replayer(Exchange):
+class Replayer(Queuer):
     """
     Attributes:
         marked: There is something here that let_go() must forget.
@@ -113,6 +115,11 @@ class Replayer(Exchange):
         if self.suspect is not None:
             self.shared.core.quarantine.answered(self.suspect)
         return super().answer_begins(head)
+
+    def on_turn(self, lane: Lane) -> None:
+        if self.marked:
+            self._moved_s = self.shared.core.deadlines.now_s
+        super().on_turn(lane)
 
     def let_go(self, outcome: int = REJECTED) -> None:
         super().let_go(outcome)
@@ -203,12 +210,11 @@ class Replayer(Exchange):
         self._tried += (target,)
         core = self.shared.core
         pool = core.registry.pool(self.request.route.key)
-        other = pool.pick_other(self._tried)
-        if other is None:
+        if not anybody(pool, self._tried):
             self.fail(fault if pool.members else NO_SLICE)
         elif sent and not core.replays.spend():
             self.fail(REPLAY_BUDGET)
         else:
             self.shared.counters.replays += 1
             self._moved_s = core.deadlines.now_s
-            self.go_to(other)
+            self.go_elsewhere(pool, self._tried)

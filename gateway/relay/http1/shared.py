@@ -35,6 +35,7 @@ class Shared:
         stocks: Connections to slices.
         suspects: What may have to be refused; empty but for a while after a slice was lost.
         forwarding: None while nothing is to be added to heads.
+        priority_header: Tells how urgent a request is; empty for none.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Shared:
         "deadlines",
         "forwarding",
         "idle_s",
+        "priority_header",
         "requests",
         "response_s",
         "slabs",
@@ -71,6 +73,7 @@ class Shared:
         self.upstream_idle_s = timeouts.upstream_idle_s or NEVER_S
         self.idle_s = timeouts.idle_s or NEVER_S
         self.response_s = timeouts.response_s or NEVER_S
+        self.priority_header = self.core.registry.queues.settings.priority_header.encode()
         self.answer_slabs.configure(limits.buffered_bytes // 4)
         # What was judged by other limits is judged anew.
         self.requests: Memo[RequestHead] = Memo()

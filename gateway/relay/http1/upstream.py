@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import BAD_ANSWER, Fault
+from gateway.fleet.lanes import Lane
 from gateway.fleet.outcomes import LOST, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.limits import GIB
@@ -46,6 +47,7 @@ class Upstream:
     __slots__ = (
         "_abandoned",
         "_abandoned_key",
+        "_abandoned_lane",
         "_bodiless",
         "_chunks",
         "_framing",
@@ -84,6 +86,7 @@ class Upstream:
         self.client: Exchange | None = None
         self._abandoned: Slice | None = None  # the client has gone; the slice is still counted
         self._abandoned_key = ""  # of the pool it was picked from
+        self._abandoned_lane: Lane | None = None
         self._bodiless = False  # the answer to HEAD
         self._head: AnswerHead | None = None
         self._left = 0  # body bytes to come, CHUNKED or UNTIL_CLOSE
@@ -181,7 +184,7 @@ class Upstream:
         self.stock.forget(self)
         self._transport.abort()
 
-    def abandon(self, key: str, bodiless: bool) -> None:
+    def abandon(self, key: str, bodiless: bool, lane: Lane | None) -> None:
         """
         The client has gone after it had sent its whole request: wait for the answer without it.
 
@@ -194,10 +197,13 @@ class Upstream:
         if self._head is not None and self._left < 0:
             self.close()
             member.end()
+            if lane is not None:
+                lane.end()
             self._shared.core.attempt_ended(member, key, REJECTED)
             return
         self._abandoned = member
         self._abandoned_key = key
+        self._abandoned_lane = lane
         self._bodiless = bodiless
         self._slow = True
         member.abandoned += 1
@@ -396,4 +402,7 @@ class Upstream:
         if abandoned is not None:
             abandoned.abandoned -= 1
             abandoned.end()
+            lane, self._abandoned_lane = self._abandoned_lane, None
+            if lane is not None:
+                lane.end()
             self._shared.core.attempt_ended(abandoned, self._abandoned_key, outcome)

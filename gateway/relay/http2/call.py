@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
 from gateway.errors import Fault
+from gateway.fleet.lanes import Lane
 from gateway.fleet.outcomes import LOST, REJECTED, of_http_status
+from gateway.fleet.places import Place
 from gateway.fleet.pools import SlicePool
 from gateway.fleet.sequences import NO_SEQUENCE, TableFullError
 from gateway.fleet.slices import Slice
@@ -19,6 +21,7 @@ from gateway.relay.http2 import frames
 from gateway.relay.http2.composing import collect
 from gateway.relay.http2.headers import Request, with_timeout
 from gateway.relay.http2.own_answers import GRPC_HEAD, GRPC_OK, http_head, status_block
+from gateway.relay.http2.queueing import bind_in_line
 from gateway.relay.http2.replaying import may_bind, pieces_of
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.sticky import Sticky
@@ -49,6 +52,8 @@ class Call(Stream):
     Attributes:
         client: The connection it came on.
         request: What was asked.
+        lane: Of the target, where it has one.
+        place: In its model's line, while it waits for a slice to have room.
         target: The slice that was given the call; None before, and once it is done.
         key: Of the pool that the target was picked from.
         sticky: Of a call of a model that batches sequences.
@@ -74,8 +79,10 @@ class Call(Stream):
         "kept",
         "kept_bytes",
         "key",
+        "lane",
         "losses",
         "opened_s",
+        "place",
         "pool",
         "request",
         "request_trailers",
@@ -91,6 +98,8 @@ class Call(Stream):
         self.client = connection
         self.request = request
         self.target: Slice | None = None
+        self.lane: Lane | None = None
+        self.place: Place | None = None
         self.pool: SlicePool | None = None
         self.sticky: Sticky | None = None
         self.tried: tuple[Slice, ...] = ()
@@ -122,7 +131,7 @@ class Call(Stream):
                 self._follow(data)
             if self.client.core.buffered_bytes > self.client.core.limits.buffered_bytes:
                 self.fail_overloaded()
-            elif self.target is None:
+            elif self.target is None and self.place is None:
                 self._bind_by_message()
             return
         if self.sticky is not None:
@@ -155,10 +164,25 @@ class Call(Stream):
             self._bind_by_sequence(pool)
             return
         members = pool.members
-        if members and not pool.trials:  # as pick() would
+        if pool.line is not None:
+            bind_in_line(self, pool, pool.line)
+        elif members and not pool.trials:  # as pick() would
             self.give_to(pool.policy.pick(members), errors.NO_SLICE)
         else:
             self.give_to(pool.pick(), errors.NO_SLICE)
+
+    def on_turn(self, lane: Lane) -> None:
+        """A gateway.fleet.places.Waiter: a slice has room for it."""
+        self.place = None
+        # A slice's latency is its own: what went before says nothing of it.
+        self.started_s = time.monotonic()
+        self.active_s = self.client.core.deadlines.now_s
+        self.give_to(lane.member, errors.NO_SLICE, lane)
+
+    def on_refused(self, fault: Fault) -> None:
+        """A gateway.fleet.places.Waiter: it will not be served."""
+        self.place = None
+        self.fail(fault)
 
     def cancel(self, outcome: int = REJECTED) -> None:
         """Nobody wants the answer any more: the slice is told at once."""
@@ -257,7 +281,7 @@ class Call(Stream):
         if self.begun and not self.request.is_grpc:
             client.reset(self, frames.INTERNAL_ERROR)
         elif self.request.is_grpc:
-            self.answer_status(fault.grpc_status, fault.message)
+            self.answer_status(fault.grpc_status, fault.message, fault.retry_after_s)
         else:
             self._answer_http(fault.http_status, fault.http_body)
 
@@ -269,9 +293,9 @@ class Call(Stream):
         self.client.core.counters.limit("buffered_bytes")
         self.fail(errors.OVERLOADED)
 
-    def answer_status(self, code: int, details: str) -> None:
+    def answer_status(self, code: int, details: str, retry_after_s: int = 0) -> None:
         """End a gRPC call with a status."""
-        block = status_block(code, details, self.begun)
+        block = status_block(code, details, self.begun, retry_after_s)
         self.begun = self.done = True
         self._forget_kept()
         self.client.send_headers(self, block, ends=True)
@@ -288,7 +312,14 @@ class Call(Stream):
     def release(self, outcome: int) -> None:
         """Give the slice's count back, exactly once, and say what came of the attempt."""
         target, self.target = self.target, None
+        if self.place is not None:
+            self.place.leave()
+            self.place = None
         if target is not None:
+            lane = self.lane
+            if lane is not None:
+                self.lane = None
+                lane.end()
             target.end()
             if self.sticky is not None:
                 self.sticky.finish()
@@ -357,8 +388,8 @@ class Call(Stream):
         if sticky is not None and sticky.tap is not None and target is not None:
             sticky.passes(data, target)
 
-    def give_to(self, target: Slice | None, fault: Fault) -> None:
-        """Begin the call on `target`; with nobody to begin it on, answer with `fault`."""
+    def give_to(self, target: Slice | None, fault: Fault, lane: Lane | None = None) -> None:
+        """Begin the call on `target`, in `lane` where that has one; fail with `fault` without."""
         client = self.client
         if target is None:
             self.fail(fault)
@@ -366,6 +397,9 @@ class Call(Stream):
         target.begin()
         target.grpc_requests += 1
         self.target = target
+        if lane is not None:
+            self.lane = lane
+            lane.begin()
         client.links.open(target, self)
 
     def _part_from_slice(self, code: int) -> None:
@@ -388,6 +422,8 @@ class Call(Stream):
         size += KEPT_OVERHEAD_BYTES
         self.kept.append(data)
         self.kept_bytes += size
+        if self.place is not None:
+            self.place.grow(size)
         core.buffered_bytes += size
 
     def _forget_kept(self) -> None:

@@ -57,9 +57,10 @@ class Downstream(Connection[Call]):
         self.links = links
         limits = core.limits
         self.origin: Origin | None = None  # to be told to slices
-        forwarding = core.forwarding
+        forwarding = core.forwarding if core.forwarding.on else None
+        priority_header = core.registry.queues.settings.priority_header.encode()
         self._reader: BlockReader[Request] = BlockReader(
-            (lambda headers: Request(headers, forwarding)) if forwarding.on else Request,
+            lambda headers: Request(headers, forwarding, priority_header),
             limits.head_bytes,
         )
         self._resets = Budget(limits.reset_burst, limits.reset_per_s, core.deadlines.now_s)
@@ -399,7 +400,7 @@ class Downstream(Connection[Call]):
                 self.core.counters.limit("send_idle")
                 call.cancel()
                 self.reset(call, frames.CANCEL)
-        elif call.done:
+        elif call.done or (call.ended_in and call.place is not None):
             return
         elif call.ended_in and not call.begun:
             if timeouts.response_s and quiet_s > timeouts.response_s:
@@ -452,7 +453,7 @@ class Downstream(Connection[Call]):
             self._forget(call)
         elif call.peer is not None:
             call.peer.connection.send_headers(call.peer, trailers, ends=True)
-        elif call.target is None and not call.done:
+        elif call.target is None and call.place is None and not call.done:
             if call.composed:
                 collect(call)
             else:

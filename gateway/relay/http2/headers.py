@@ -16,9 +16,11 @@ from hpack.hpack import Decoder
 from hpack.table import HeaderTable
 
 from gateway.fleet.outcomes import of_grpc_status
+from gateway.fleet.places import URGENCY_DEFAULT
 from gateway.relay.forwarding import Came, Forwarding
 from gateway.relay.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ProtocolError
 from gateway.relay.http2.framing import WHOLE_BYTES_MAX
+from gateway.relay.priority import urgency_of
 from gateway.relay.router import Route, grpc_route
 
 Header = Any
@@ -76,6 +78,7 @@ class Request:
         content_length: Declared, or -1.
         timeout_s: `grpc-timeout`, or 0.
         size: Of the decoded list, as RFC 9113 counts it.
+        urgency: From 0, the most urgent, to 7.
     """
 
     __slots__ = (
@@ -91,10 +94,21 @@ class Request:
         "route",
         "size",
         "timeout_s",
+        "urgency",
     )
 
-    def __init__(self, headers: Sequence[Header], forwarding: Forwarding | None = None) -> None:
-        """Judge a request's header list. Raises MalformedError."""
+    def __init__(
+        self,
+        headers: Sequence[Header],
+        forwarding: Forwarding | None = None,
+        priority_header: bytes = b"",
+    ) -> None:
+        """
+        Judge a request's header list. Raises MalformedError.
+
+        Args:
+            priority_header: Tells how urgent a request is; in lower case, empty for none.
+        """
         pseudo, fields = _split(headers, (b":method", b":scheme", b":path", b":authority"))
         try:
             self.method, self.path = pseudo[b":method"], pseudo[b":path"]
@@ -120,6 +134,8 @@ class Request:
                 self.timeout_s = _timeout_s(value)
             elif name == b"content-type":
                 self.is_grpc = value.startswith(b"application/grpc")
+        told = [value for name, value in kept if name == priority_header]
+        self.urgency = urgency_of(b",".join(told)) if told else URGENCY_DEFAULT
         self.is_head = self.method == b"HEAD"
         self.route: Route = grpc_route(self.path, self.is_grpc)
         self.metadata: list[Header] = kept if self.route.composed else []

@@ -18,9 +18,16 @@ _TRUE: Final = b"\x08\x01"  # field 1, varint 1: live, ready, and health.v1 SERV
 _NOT_SERVING: Final = b"\x08\x02"
 
 
-def status_block(code: int, details: str, begun: bool) -> bytes:
-    """Return the block that ends a gRPC call with a status: trailers, or all there is."""
+def status_block(code: int, details: str, begun: bool, retry_after_s: int = 0) -> bytes:
+    """
+    Return the block that ends a gRPC call with a status: trailers, or all there is.
+
+    Args:
+        retry_after_s: What a client that repeats calls is to wait; 0 for not saying. gRPC's A6.
+    """
     status = [(b"grpc-status", b"%d" % code), (b"grpc-message", _percent_encode(details))]
+    if retry_after_s:
+        status.append((b"grpc-retry-pushback-ms", b"%d" % (1000 * retry_after_s)))
     return encode(status if begun else [*_GRPC_HEAD, *status])
 
 

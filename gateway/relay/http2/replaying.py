@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import QUARANTINED, REPLAY_BUDGET, Fault
+from gateway.fleet.line import anybody
+from gateway.relay.http2.queueing import go_elsewhere
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk
 from gateway.relay.quarantine import BREAKS_WITHIN_S
@@ -72,13 +74,13 @@ def lose(
     if call.deadline_s and core.loop.time() >= call.deadline_s:
         call.fail_overdue()
         return
-    other = call.pool.pick_other(call.tried)
-    if other is not None:
-        if not unprocessed and not core.replays.spend():
-            call.fail(REPLAY_BUDGET)
-            return
+    if not anybody(call.pool, call.tried):
+        call.fail(fault)
+    elif not unprocessed and not core.replays.spend():
+        call.fail(REPLAY_BUDGET)
+    else:
         core.counters.replays += 1
-    call.give_to(other, fault)
+        go_elsewhere(call, call.pool)
 
 
 def _has_lost(call: "Call", fault: Fault, sent_s: float) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from gateway.control.processes import AWAY, SERVING, UpgradeError, Worker
+from gateway.fleet.queue_report import QueueReport, merged
 
 
 class Played:
@@ -26,6 +27,9 @@ class Played:
 
     def workers(self) -> list[Worker]:
         return self.found
+
+    def queues(self) -> QueueReport:
+        return merged([])
 
     async def upgrade(self, asked_by: str) -> int:
         self.asked_by.append(asked_by)

@@ -4,7 +4,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.control.exposition import BOUNDS_S, ProcessFigures, exposition
 from gateway.fleet.health import State
+from gateway.fleet.queue_report import report
 from gateway.metrics import Counters
+from tests.gateway.fleet.waiting import LimitedFleet
 from tests.gateway.making import REFUSED, Fleet, make_spec
 
 PROCESS = ProcessFigures(cpu_s=1.5, rss_bytes=1000, open_fds=7, uptime_s=3.25)
@@ -118,3 +120,24 @@ def test_every_family_has_help_and_type_once() -> None:
     helps = [line.split()[2] for line in lines if line.startswith("# HELP")]
     assert len(helps) == len(set(helps)) == sum(line.startswith("# TYPE") for line in lines)
     assert all(name.startswith("mig_gateway_") for name in helps)
+
+
+def test_queues_are_told_by_model() -> None:
+    fleet = LimitedFleet("a")
+    busy = fleet.ask()
+    waiting = [fleet.ask() for _ in range(3)]
+    fleet.clock.now_s += 0.2
+    busy.end()
+    fleet.pump()
+    assert waiting[1].place is not None
+    waiting[1].place.leave()
+    text = exposition([], Counters(), {}, PROCESS, {}, queues=report(fleet.registry.queues))
+    for line in (
+        'queue_waiting{model="m"} 1',
+        'queue_bytes{model="m"} 100',
+        'queue_ended_total{model="m",how="served"} 1',
+        'queue_ended_total{model="m",how="left"} 1',
+        'queue_wait_seconds_bucket{le="0.25"} 1',
+        "queue_wait_seconds_count 1",
+    ):
+        assert f"mig_gateway_{line}\n" in text

@@ -3,7 +3,9 @@
 from gateway.control import openapi, views
 from gateway.fleet.health import CheckResult, Order
 from gateway.fleet.outcomes import LOST, OK, SERVER_ERROR
+from gateway.fleet.queue_report import report
 from gateway.fleet.readiness import ALL
+from tests.gateway.fleet.waiting import LimitedFleet
 from tests.gateway.making import REFUSED, Fleet, live, make_spec
 
 
@@ -27,6 +29,7 @@ def test_a_slice_is_told_whole() -> None:
         "order": "enabled",
         "healthy": True,
         "in_flight": 3,
+        "max_in_flight": None,
         "weight": 2,
         "requests": 12,
         "http_requests": 5,
@@ -71,6 +74,27 @@ def test_the_description_names_exactly_the_fields_that_are_told() -> None:
     assert list(openapi.SCHEMAS["Readiness"]["properties"]) == list(
         views.readiness(fleet.registry, False)[1]
     )
+
+
+def test_queues_tell_who_waits_and_how_many_each_slice_may_have() -> None:
+    fleet = LimitedFleet("a", "b")
+    for _ in range(4):
+        fleet.ask()
+    fleet.clock.now_s += 2.5
+    queues = fleet.registry.queues
+    view = views.queues(queues, report(queues))
+    assert view["queues"] == [
+        {
+            "model": "m", "waiting": 2, "bytes": 200, "oldest_s": 2.5, "ended": {}, "refused": {},
+            "slices": [
+                {"name": "a", "in_flight": 1, "max_in_flight": 1},
+                {"name": "b", "in_flight": 1, "max_in_flight": 1},
+            ],
+        }
+    ]  # fmt: skip
+    described = openapi.SCHEMAS["Queues"]["properties"]
+    assert list(described) == list(view)
+    assert list(described["queues"]["items"]["properties"]) == list(view["queues"][0])
 
 
 def test_a_slice_that_was_never_checked_has_no_last_check() -> None:

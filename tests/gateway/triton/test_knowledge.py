@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from gateway.fleet.lanes import UNLIMITED, ModelLimit
 from gateway.triton.knowledge import ModelFacts, facts_of
 
 SEQUENCE = {"sequence_batching": {"max_sequence_idle_microseconds": 5000}}
@@ -42,3 +45,37 @@ def test_decoupled_is_told() -> None:
 def test_a_configuration_of_the_wrong_shape_is_a_plain_model() -> None:
     odd = {"sequence_batching": 3, "ensemble_scheduling": [], "model_transaction_policy": "x"}
     assert facts_of("m", {"m": odd}) == ModelFacts()
+
+
+GPU = {"kind": "KIND_GPU", "count": 2, "gpus": [0]}
+CPU = {"kind": "KIND_CPU", "count": 3}
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        ({"instance_group": [GPU]}, ModelLimit(2)),
+        ({"instance_group": [GPU, CPU]}, ModelLimit(5)),
+        ({"instance_group": [{**GPU, "gpus": [0, 1]}]}, ModelLimit(4)),
+        ({"instance_group": [CPU, {**GPU, "passive": True}]}, ModelLimit(3)),
+        ({"instance_group": [CPU], "max_batch_size": 8}, ModelLimit(3)),
+        ({"instance_group": [CPU], "max_batch_size": 8, "dynamic_batching": {}},
+         ModelLimit(48, batches=True)),
+        ({"instance_group": [CPU], "max_batch_size": 0, "dynamic_batching": {}}, ModelLimit(3)),
+        ({}, UNLIMITED),
+        ({"instance_group": []}, UNLIMITED),
+        ({"instance_group": [{"count": "many"}]}, UNLIMITED),
+        ({"instance_group": "GPU"}, UNLIMITED),
+        ({"platform": "ensemble", "instance_group": [CPU]}, UNLIMITED),
+        ({"backend": "vllm", "instance_group": [CPU]}, UNLIMITED),
+        ({"backend": "tensorrtllm", "instance_group": [CPU], "max_batch_size": 64}, UNLIMITED),
+        ({"model_transaction_policy": {"decoupled": True}, "instance_group": [CPU]}, UNLIMITED),
+        ({"sequence_batching": {}, "instance_group": [CPU]}, UNLIMITED),
+        ({"instance_group": [{"count": 10**9}]}, UNLIMITED),
+    ],
+)  # fmt: skip
+def test_a_slice_should_have_what_its_instances_can_work_on(
+    config: dict[str, object], limit: ModelLimit
+) -> None:
+    """One each; with dynamic batching one batch at work and one forming; else nobody knows."""
+    assert facts_of("m", {"m": config}).limit == limit

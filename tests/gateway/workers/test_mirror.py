@@ -11,9 +11,10 @@ from gateway.fleet.outcomes import OK, SERVER_ERROR
 from gateway.fleet.readiness import ALL, is_ready
 from gateway.fleet.sequences import SequenceFields
 from gateway.workers.board import Board
+from gateway.workers.lanes import LaneKeeper
 from gateway.workers.mirror import Mirror, document, moods
 from gateway.workers.sequences import SharedSequenceTable
-from gateway.workers.table import Table
+from gateway.workers.turns import Tables
 from tests.gateway.making import REFUSED, Fleet, live, make_spec
 
 
@@ -22,11 +23,13 @@ class Pair:
 
     def __init__(self, *names: str) -> None:
         self.fleet = Fleet(*names)
-        self.table = Table(2)
+        self.tables = Tables(2)
+        self.table = self.tables.slices
+        self.lanes = LaneKeeper(self.tables, self.fleet.registry.queues)
         self.reports: list[Any] = []
         self.told: list[tuple[str, str]] = []
         self.board = Board(2)
-        self.mirror = Mirror(self.table, self.board, 0, lambda: 5.0, self.reports.append)
+        self.mirror = Mirror(self.tables, self.board, 0, lambda: 5.0, self.reports.append)
         self.mirror.listeners.append(self)
         self.columns = {name: i for i, name in enumerate(names)}
         self.tell()
@@ -36,7 +39,7 @@ class Pair:
         self.told.append((member.name, event))
 
     def tell(self) -> None:
-        told = document(self.fleet.registry, self.columns)
+        told = document(self.fleet.registry, self.columns, self.lanes.document())
         self.mirror.take_over(json.loads(json.dumps(told)))
 
     def members(self, key: str) -> list[str]:

@@ -46,7 +46,7 @@ def test_clearing_a_row_leaves_the_others() -> None:
 
 def test_a_name_keeps_its_column() -> None:
     columns = Columns()
-    assert [columns.of(name, (), ()) for name in ("a", "b", "a", "c")] == [0, 1, 0, 2]
+    assert [columns.of(name, (), lambda column: 0) for name in ("a", "b", "a", "c")] == [0, 1, 0, 2]
 
 
 def test_when_columns_run_out_one_of_an_idle_slice_that_is_gone_is_used_again() -> None:
@@ -54,7 +54,7 @@ def test_when_columns_run_out_one_of_an_idle_slice_that_is_gone_is_used_again() 
     names = [f"s{i}" for i in range(COLUMNS)]
     sums = [0] * COLUMNS
     for name in names:
-        columns.of(name, (), sums)
+        columns.of(name, (), sums.__getitem__)
     sums[1] = 1  # s1 is gone, and yet has something in flight
-    assert columns.of("new", {"s0", "new"}, sums) == 2
-    assert columns.of("s0", {"s0", "new"}, sums) == 0
+    assert columns.of("new", {"s0", "new"}, sums.__getitem__) == 2
+    assert columns.of("s0", {"s0", "new"}, sums.__getitem__) == 0
