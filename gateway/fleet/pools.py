@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gateway.fleet.health import UP
 from gateway.fleet.lifecycle import DUE
 from gateway.fleet.sequences import SequenceTable
 from gateway.fleet.slices import Slice
@@ -83,6 +84,16 @@ class SlicePool:
             return self.policy.pick(others)
         return longest_well([member for member in self.reserve if member not in tried])
 
+    def has_other(self, tried: Sequence[Slice]) -> bool:
+        """
+        Say whether a slice that is not in `tried` may take it, and would answer: one that hangs
+        as well is no better than the one that was tried.
+        """
+        for member in self.members:
+            if member not in tried:
+                return True
+        return any(member not in tried and member.health.health is UP for member in self.reserve)
+
     def clear(self) -> None:
         """Let nobody take anything: the pool is no more, and somebody may still hold it."""
         self.members = self.reserve = ()
@@ -90,5 +101,13 @@ class SlicePool:
 
 
 def longest_well(reserve: Sequence[Slice]) -> Slice | None:
-    """Return the slice whose last failure lies back longest: each failure passes the turn on."""
-    return min(reserve, key=lambda m: (m.failed_at_s, m.in_flight, m.last_pick), default=None)
+    """
+    Return the slice whose last failure lies back longest: each failure passes the turn on.
+
+    One that answers its checks comes before those that do not: an error is better than no answer.
+    """
+    return min(
+        reserve,
+        key=lambda m: (m.health.health is not UP, m.failed_at_s, m.in_flight, m.last_pick),
+        default=None,
+    )

@@ -198,6 +198,8 @@ class Upstream(Connection[Half]):
             if ends and stream.body_left > 0:
                 self._bad_answer(stream, "less data than content-length says")
                 return
+            if ends and answer.turned_away and self._turn_elsewhere(stream, call, answer):
+                return
             call.begin_answer(answer.status)
         if ends:
             self._finish(stream, call, answer.outcome)
@@ -350,6 +352,19 @@ class Upstream(Connection[Half]):
         self._remove(stream)
         if self.retired:
             self._close_if_done()
+
+    def _turn_elsewhere(self, stream: Half, call: Call, answer: Answer) -> bool:
+        """Send a call that the slice has turned away to another; False if there is none."""
+        if not call.movable or call.pool is self.core.registry.everywhere:
+            return False
+        if not stream.ended_out:
+            self.put(frames.rst_stream(stream.id, frames.CANCEL))
+        self._remove(stream)
+        self.core.slice_lost(self.member)
+        fault = errors.SLICE_LOST.because(f"slice {self.member.name} is leaving")
+        call.slice_lost(fault, unprocessed=True, outcome=answer.outcome)
+        self._close_if_done()
+        return True
 
     def _bad_answer(self, stream: Half, why: str) -> None:
         call = stream.call

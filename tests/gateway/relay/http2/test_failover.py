@@ -155,6 +155,39 @@ def test_a_refused_stream_moves_as_often_as_there_are_slices(make_stage):
     stage.assert_at_rest()
 
 
+STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+UNLOADED = "Request for unknown model: 'm' has no available versions"
+
+
+@pytest.mark.parametrize(("code", "why"), [(b"14", STOPPING), (b"5", UNLOADED)])
+def test_a_call_that_a_stopping_triton_turns_away_moves(stage, code, why):
+    call = stage.client().infers()
+    turned_away = [*ANSWER_HEAD, (b"grpc-status", code), (b"grpc-message", why.encode())]
+    stage.slice("a").call().sends_head(turned_away, ends=True)
+    stage.slice("b").call().answers(b"reply")
+    assert (call.body, call.grpc_status) == (b"reply", 0)
+    assert [member.name for member in stage.checked_soon] == ["a"]
+    stage.assert_at_rest()
+
+
+def test_turned_away_everywhere_is_told_in_the_slice_s_words(stage):
+    call = stage.client().infers()
+    turned_away = [*ANSWER_HEAD, (b"grpc-status", b"14"), (b"grpc-message", STOPPING.encode())]
+    for name in "ab":
+        stage.slice(name).call().sends_head(turned_away, ends=True)
+    assert (call.grpc_status, call.grpc_message) == (14, STOPPING)
+    stage.assert_at_rest()
+
+
+def test_a_model_that_nobody_has_is_asked_for_once(stage):
+    """Who names a model that no slice has ready gets the first answer, whatever it says."""
+    call = stage.client().infers("unknown")
+    away = [*ANSWER_HEAD, (b"grpc-status", b"5"), (b"grpc-message", UNLOADED.encode())]
+    stage.slice("a").call().sends_head(away, ends=True)
+    assert call.grpc_status == 5
+    assert not stage.slice("b").waiting()
+
+
 def test_refused_everywhere_is_told_to_the_client(stage):
     call = stage.client().infers()
     stage.slice("a").call().resets(frames.REFUSED_STREAM)
