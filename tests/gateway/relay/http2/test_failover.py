@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.fleet.outcomes import SERVER_ERROR
 from gateway.limits import Limits
 from gateway.relay.http2 import frames
 from tests.support.h2_peers import (
@@ -186,6 +187,29 @@ def test_a_model_that_nobody_has_is_asked_for_once(stage):
     stage.slice("a").call().sends_head(away, ends=True)
     assert call.grpc_status == 5
     assert not stage.slice("b").waiting()
+
+
+def stream_answer(field: bytes) -> bytes:
+    return b"\0\0\0\0\4" + field + b"\2no"
+
+
+@pytest.mark.parametrize(("field", "well"), [(b"\x0a", False), (b"\x12", True)])
+def test_an_error_in_a_stream_s_first_message_speaks_neither_for_nor_against_a_slice(
+    make_stage, field, well
+):
+    """A slice on trial does not return by it, and a row of failures is not ended by it."""
+    stage = make_stage("a")
+    member = stage.slice("a").member
+    for _ in range(4):
+        stage.core.attempt_ended(member, "infer/m", SERVER_ERROR)
+    call = stage.client().calls(STREAM_INFER, message("m"), ends=True)
+    served = stage.slice("a").call()
+    served.sends_head(ANSWER_HEAD)
+    served.sends(stream_answer(field))
+    served.sends_head(OK_TRAILERS, ends=True)
+    assert (call.body, call.grpc_status) == (stream_answer(field), 0)
+    assert (member.tallies["m"].streak == 0) is well
+    stage.assert_at_rest()
 
 
 def test_refused_everywhere_is_told_to_the_client(stage):
