@@ -13,17 +13,23 @@ import pytest
 
 from contract import inventory
 from contract.slice_spec import SliceSpec
-from tests.e2e.chaos import LENGTHS, LONG, Chaos, Trial
+from tests.e2e.chaos import LONG, LONG_S, SHORT_S, Chaos, Trial
 from tests.support.gateway import Gateway
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(150)]
 
-WORKERS = pytest.mark.parametrize("workers", [1, 2])
+WORKERS = pytest.mark.parametrize(
+    ("workers", "seconds"),
+    [
+        pytest.param(1, SHORT_S, id="short-1"),
+        pytest.param(1, LONG_S, id="long-1", marks=LONG[0].marks),
+        pytest.param(2, LONG_S, id="long-2", marks=LONG[0].marks),
+    ],
+)
 
 
 @WORKERS
-@pytest.mark.parametrize("seconds", LENGTHS)
 def test_reloads_fail_nothing_and_close_nothing(chaos: Chaos, seconds: float, workers: int) -> None:
     gateway = chaos.start(chaos.direct, workers=workers)
     trial = Trial(gateway, seconds, messages=5)
@@ -49,7 +55,7 @@ def test_reloads_fail_nothing_and_close_nothing(chaos: Chaos, seconds: float, wo
     trial.verify()
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", LONG)
 def test_changes_of_the_inventory_fail_nothing(chaos: Chaos, seconds: float) -> None:
     specs = [each.triton.spec for each in chaos.slices]
 
@@ -73,7 +79,6 @@ def test_changes_of_the_inventory_fail_nothing(chaos: Chaos, seconds: float) -> 
 
 
 @WORKERS
-@pytest.mark.parametrize("seconds", LENGTHS)
 def test_upgrades_in_place_fail_nothing(chaos: Chaos, seconds: float, workers: int) -> None:
     gateway = chaos.start(chaos.direct, workers=workers)
     trial = Trial(gateway, seconds, messages=5)
@@ -135,7 +140,6 @@ class Balancer:
 
 
 @WORKERS
-@pytest.mark.parametrize("seconds", LENGTHS)
 def test_a_gateway_that_is_told_to_stop_fails_nothing(
     chaos: Chaos, seconds: float, workers: int
 ) -> None:

@@ -12,6 +12,7 @@ from tests.e2e.chaos import (
     LONG,
     LONG_S,
     MODEL,
+    SHORT_S,
     SLACK_S,
     Chaos,
     ChaosSlice,
@@ -75,7 +76,7 @@ def test_a_killed_triton_costs_nothing(chaos: Chaos, seconds: float) -> None:
             load.go_on()
             one.triton.start()
             trial.settle()
-    trial.verify()
+    trial.verify(forgiven=broken_off, forgiven_max=2 * (turn + 1))
 
 
 @pytest.mark.parametrize("seconds", LENGTHS)
@@ -110,13 +111,19 @@ def test_a_triton_that_stands_still_for_a_moment_loses_no_large_request(
             one.triton.signal(signal.SIGCONT)
             trial.settle()
             load.go_on()
-    trial.verify(DETECTION_S + 2 * SLACK_S)
+    trial.verify(2 * DETECTION_S + SLACK_S)
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
-@pytest.mark.parametrize("how", [Forwarder.freeze, Forwarder.drop])
+@pytest.mark.parametrize(
+    ("how", "seconds"),
+    [
+        pytest.param(Forwarder.freeze, SHORT_S, id="short-freeze"),
+        pytest.param(Forwarder.freeze, LONG_S, id="long-freeze", marks=LONG[0].marks),
+        pytest.param(Forwarder.drop, LONG_S, id="long-drop", marks=LONG[0].marks),
+    ],
+)
 def test_a_black_hole_delays_for_as_long_as_it_takes_to_find_out(
-    chaos: Chaos, seconds: float, how: object
+    chaos: Chaos, seconds: float, how: Callable[[Forwarder], None]
 ) -> None:
     gateway = chaos.start(chaos.forwarded, timeouts={"stream_idle": "3s"})
     trial = Trial(gateway, seconds)
@@ -136,7 +143,7 @@ def test_a_black_hole_delays_for_as_long_as_it_takes_to_find_out(
     )
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", LONG)
 def test_cut_connections_cost_nothing(chaos: Chaos, seconds: float) -> None:
     gateway = chaos.start(chaos.forwarded)
     trial = Trial(gateway, seconds)
@@ -147,7 +154,7 @@ def test_cut_connections_cost_nothing(chaos: Chaos, seconds: float) -> None:
     trial.verify(forgiven=broken_off, forgiven_max=10 * (turn + 1))
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", LONG)
 def test_a_slow_slice_is_set_aside(chaos: Chaos, seconds: float) -> None:
     gateway = chaos.start(chaos.direct, ejection=EJECTION)
     trial = Trial(gateway, seconds)
@@ -165,7 +172,7 @@ def bad_moods_of(load: Load) -> int:
     return sum("bad mood" in failure.text for failure in load.failures)
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", LONG)
 def test_a_slice_that_fails_at_once_is_seen_by_few(chaos: Chaos, seconds: float) -> None:
     """An answer is an answer, and 500 is passed on; but only until the slice is ejected."""
     gateway = chaos.start(chaos.direct, ejection=EJECTION)
@@ -183,7 +190,7 @@ def test_a_slice_that_fails_at_once_is_seen_by_few(chaos: Chaos, seconds: float)
     trial.verify(forgiven=lambda one: "bad mood" in one.text, forgiven_max=ejected * (5 + 10))
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", LONG)
 def test_a_slice_that_breaks_off_its_answers_is_seen_by_few(chaos: Chaos, seconds: float) -> None:
     """An answer that has begun cannot be taken back; the client must see that it is not whole."""
     gateway = chaos.start(chaos.forwarded, ejection=EJECTION)
@@ -202,7 +209,7 @@ def test_a_slice_that_breaks_off_its_answers_is_seen_by_few(chaos: Chaos, second
     trial.verify(forgiven=broken_off, forgiven_max=ejected * (5 + 10))
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", LONG)
 def test_a_rolling_restart_with_drain_fails_nothing(chaos: Chaos, seconds: float) -> None:
     gateway = chaos.start(chaos.direct)
     trial = Trial(gateway, seconds, messages=5)
@@ -219,7 +226,7 @@ def test_a_rolling_restart_with_drain_fails_nothing(chaos: Chaos, seconds: float
     trial.verify()
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", LONG)
 @pytest.mark.parametrize("clients", [every_kind, grpc_only], ids=["both", "grpc"])
 def test_a_rolling_restart_that_nobody_was_told_of_fails_nothing(
     chaos: Chaos, seconds: float, clients: Callable[..., list[Client]]
@@ -242,7 +249,7 @@ def test_a_rolling_restart_that_nobody_was_told_of_fails_nothing(
     trial.verify()
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(LONG_S, marks=[pytest.mark.chaos])])
+@pytest.mark.parametrize("seconds", LONG)
 def test_nothing_happens(chaos: Chaos, seconds: float) -> None:
     """The load alone, for comparison."""
     trial = Trial(chaos.start(chaos.direct), seconds)

@@ -131,11 +131,11 @@ class Gateway:
         return [each.pid for each in psutil.Process(self.family.pid).children(recursive=True)]
 
     def end(self) -> None:
-        """Stop it as a service manager does; one that does not stop is killed."""
+        """Stop it as Ctrl-C does; one that does not stop is killed."""
         if self.family.poll() is None:
             for pid in self.pids():
                 try:
-                    os.kill(pid, signal.SIGTERM)
+                    os.kill(pid, signal.SIGINT)
                 except ProcessLookupError:
                     pass
             try:
