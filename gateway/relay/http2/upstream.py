@@ -377,14 +377,14 @@ class Upstream(Connection[Half]):
 
     def _turn_elsewhere(self, stream: Half, call: Call, answer: Answer) -> bool:
         """Send a call that the slice has turned away to another; False if there is none."""
-        if not call.movable or call.pool is self.core.registry.everywhere:
+        if not is_movable(call) or call.pool is self.core.registry.everywhere:
             return False
         if not stream.ended_out:
             self.put(frames.rst_stream(stream.id, frames.CANCEL))
         self._remove(stream)
         self.core.slice_lost(self.member)
         fault = errors.SLICE_LOST.because(f"slice {self.member.name} is leaving")
-        call.slice_lost(fault, unprocessed=True, outcome=answer.outcome)
+        lose(call, fault, unprocessed=True, outcome=answer.outcome)
         self._close_if_done()
         return True
 
