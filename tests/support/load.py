@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -160,9 +160,9 @@ class Load:
             assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: answers to {left}"
             time.sleep(0.01)
 
-    def slowest(self, those: Callable[[Answer], bool] = lambda answer: True) -> Answer | None:
-        """Return the answer that took longest."""
-        return max(filter(those, self.answers), key=lambda answer: answer.took_s, default=None)
+    def slowest(self, count: int = 1) -> list[Answer]:
+        """Return the answers that took longest, the slowest first."""
+        return sorted(self.answers, key=lambda answer: -answer.took_s)[:count]
 
     def _run(self, client: Client) -> None:
         while not self._stop.is_set():
