@@ -45,6 +45,14 @@ LENGTHS: Final = [
     ),
 ]
 LONG: Final = LENGTHS[1:]
+WORKERS: Final = pytest.mark.parametrize(
+    ("workers", "seconds"),
+    [
+        pytest.param(1, SHORT_S, id="short-1"),
+        pytest.param(1, LONG_S, id="long-1", marks=LONG[0].marks),
+        pytest.param(2, LONG_S, id="long-2", marks=LONG[0].marks),
+    ],
+)
 
 
 class ChaosSlice:

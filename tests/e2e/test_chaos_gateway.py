@@ -13,20 +13,11 @@ import pytest
 
 from contract import inventory
 from contract.slice_spec import SliceSpec
-from tests.e2e.chaos import LONG, LONG_S, SHORT_S, Chaos, Trial
+from tests.e2e.chaos import LONG, WORKERS, Chaos, Trial
 from tests.support.gateway import Gateway
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(150)]
-
-WORKERS = pytest.mark.parametrize(
-    ("workers", "seconds"),
-    [
-        pytest.param(1, SHORT_S, id="short-1"),
-        pytest.param(1, LONG_S, id="long-1", marks=LONG[0].marks),
-        pytest.param(2, LONG_S, id="long-2", marks=LONG[0].marks),
-    ],
-)
 
 
 @WORKERS
