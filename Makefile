@@ -34,7 +34,7 @@ demo: $(VENV)/.installed-demo  ## Simulated A100, seven real Tritons, the gatewa
 test: $(VENV)/.installed-test  ## Run the whole test suite (ARGS='-k name' to choose)
 	$(BIN)/python -m pytest $(ARGS)
 
-chaos: $(VENV)/.installed-test  ## Kill workers, upgrade in place, run out of memory: the tests that take their time
+chaos: $(VENV)/.installed-test  ## Kill, hang, cut off, reload, replace and flood, for minutes each (CHAOS_SECONDS=120)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint  ## Format check, lint, types, architecture, spelling

@@ -1,10 +1,11 @@
 """
 The composition root: builds everything, and starts and stops it in order.
 
-Start: event loop, control plane (first discovery), data plane, listen. Stop, on SIGTERM or SIGINT:
-readiness fails, listening ends, clients are told to go elsewhere, what is in flight finishes within
-`timeouts.drain`, the rest is cut off, exit 0. A second signal skips the waiting. SIGHUP reads the
-configuration again; SIGUSR2 starts a new gateway in place of this one.
+Start: event loop, control plane (first discovery), data plane, listen. Stop, on SIGTERM: readiness
+fails for `timeouts.leave`, listening ends, clients are told to go elsewhere, what is in flight
+finishes within `timeouts.drain`, the rest is cut off, exit 0; on SIGINT the same from the end of
+listening on. A second signal skips the waiting. SIGHUP reads the configuration again; SIGUSR2 starts
+a new gateway in place of this one.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 import uvloop
@@ -33,6 +34,7 @@ from gateway.triton.crew import CallTimeouts
 from gateway.triton.journal import journal_path
 from gateway.workers import takeover
 from gateway.workers.alone import Alone
+from gateway.workers.data_plane import LINGER_S
 from gateway.workers.doors import Doors
 from gateway.workers.supervisor import Supervisor
 from gateway.workers.takeover import Predecessor
@@ -41,8 +43,6 @@ log = structlog.get_logger()
 
 EXIT_OK: Final = 0
 EXIT_CANNOT_START: Final = 2
-LINGER_S: Final = 10.0
-"""After an upgrade, for HTTP/1.1 clients to send the next request on a connection they have."""
 
 
 class Front(Processes, Protocol):
@@ -52,6 +52,9 @@ class Front(Processes, Protocol):
 
     async def start(self, doors: Doors) -> None:
         """Serve at these doors. Raises OSError when that cannot be."""
+
+    def leave(self) -> None:
+        """Say from now on that it is not ready, and serve as before."""
 
     async def stop(self, limit_s: float, linger_s: float = 0.0) -> int:
         """Drain and end; return how many clients were cut off."""
@@ -140,8 +143,10 @@ class Gateway:
         self._control.serve_reloads(self._reloader)
         self._doors: Doors | None = None
         self._tasks = Tasks()
-        self._upgrading = False
+        self._upgrading: asyncio.Task[Any] | None = None
         self._replaced = False
+        self._by_service_manager = False
+        self._linger_s = 0.0
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -173,6 +178,7 @@ class Gateway:
     async def run(self) -> None:
         """Serve until a signal or a successor ends it."""
         await self._stop.wait()
+        await self._leave()
         stopping = asyncio.ensure_future(self.stop(at_once=False))
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,6 +186,22 @@ class Gateway:
             self._front.cut_off()
         await stopping
         hurry.cancel()
+
+    async def _leave(self) -> None:
+        """Let balancers find out that this gateway stops, before it does."""
+        if self._upgrading is not None:  # whoever ends us means our successor as well
+            self._upgrading.cancel()
+        self._linger_s = LINGER_S if self._replaced else 0.0
+        if self._replaced or not self._by_service_manager:
+            return
+        self._linger_s = self._reloader.current.timeouts.values().leave_s
+        self._front.leave()
+        log.info("gateway.leaving", for_s=self._linger_s)
+        try:
+            async with asyncio.timeout(self._linger_s):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
 
     async def stop(self, *, at_once: bool) -> None:
         """Drain within `timeouts.drain`, or cut everything off at once, then end both planes."""
@@ -190,7 +212,7 @@ class Gateway:
             clients=sum(worker.connections for worker in workers),
             in_flight=sum(worker.in_flight for worker in workers),
         )
-        cut = await self._front.stop(limit_s, LINGER_S if self._replaced else 0.0)
+        cut = await self._front.stop(limit_s, self._linger_s)
         if self._doors is not None:
             self._doors.close()
         await self._tasks.stop()
@@ -206,9 +228,9 @@ class Gateway:
         Raises:
             UpgradeError: It could not be started, and this one goes on; or one is under way.
         """
-        if self._upgrading or self._stop.is_set() or self._doors is None:
+        if self._upgrading is not None or self._stop.is_set() or self._doors is None:
             raise UpgradeError("it is being replaced or stopped already")
-        self._upgrading = True
+        self._upgrading = asyncio.current_task()
         numbers = self._doors.numbers
         log.info("gateway.upgrade_begun", asked_by=asked_by)
         try:
@@ -219,7 +241,7 @@ class Gateway:
             log.error("gateway.upgrade_failed", reason=str(error), hint="this gateway goes on")
             raise
         finally:
-            self._upgrading = False
+            self._upgrading = None
         log.info("gateway.upgraded", successor=pid)
         self._replaced = True
         self._stop.set()
@@ -231,13 +253,14 @@ class Gateway:
         except UpgradeError:
             pass  # logged
 
-    def _told_to_stop(self) -> None:
+    def _told_to_stop(self, number: int) -> None:
+        self._by_service_manager |= number == signal.SIGTERM
         (self._hurry if self._stop.is_set() else self._stop).set()
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_stop)
+            loop.add_signal_handler(number, self._told_to_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.soon)
         loop.add_signal_handler(
             signal.SIGUSR2, lambda: self._tasks.start(self._upgrade_by_signal(), "upgrade")

@@ -90,6 +90,9 @@ REPLAY_BUDGET: Final = Fault(
     "the slice closed the connection before it answered, and too many requests are being sent to a "
     "second slice already",
 )
+ANSWER_BROKEN: Final = Fault(
+    "answer_broken", 502, GRPC_UNAVAILABLE, "the slice broke off within its answer"
+)
 SLICE_REFUSED: Final = Fault(
     "slice_refused", 502, GRPC_UNAVAILABLE, "no slice accepted the connection"
 )

@@ -106,7 +106,10 @@ class Timeouts:
             clients reconnect with their next call.
         upstream_idle_s: An unused connection to a slice is closed after this.
         quarantine_s: A request that broke two slices is refused for so long.
-        drain_s: After SIGTERM, for what is in flight.
+        leave_s: After SIGTERM the gateway serves for so long as before, but says that it is not
+            ready, so that balancers look elsewhere; and then for so long what clients still send
+            on connections they have.
+        drain_s: After that, for what is in flight.
     """
 
     connect_s: float = 1.0
@@ -122,4 +125,5 @@ class Timeouts:
     grpc_idle_s: float = 900.0
     upstream_idle_s: float = 60.0
     quarantine_s: float = 60.0
+    leave_s: float = 2.0
     drain_s: float = 30.0

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from gateway.fleet.health import DOWN
 from gateway.fleet.lifecycle import DUE, EJECTED, FREE, TRYING, Step
 from gateway.fleet.outcomes import (
     CONNECT_FAILED,
@@ -124,6 +125,12 @@ class Ejector:
             return
         member.failed()
         member.failed_at_s = now_s
+        if member.health.health is DOWN:
+            # The checks have found out why, and say when it is well again: it must not be out for
+            # longer because of what it had been given before that.
+            self._undecided(member, "", now_s)
+            self._undecided(member, model, now_s)
+            return
         if outcome in (CONNECT_FAILED, LOST):
             if model:
                 self._undecided(member, model, now_s)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.fleet.health import UP
 from gateway.fleet.slices import NO_LIMIT, Slice
 
 IN_FLIGHT_MAX: Final = 1_000_000
@@ -129,5 +130,13 @@ def eased(limit: int, drag: float) -> int:
 
 
 def longest_well(reserve: Sequence[Slice]) -> Slice | None:
-    """Return the slice whose last failure lies back longest: each failure passes the turn on."""
-    return min(reserve, key=lambda m: (m.failed_at_s, m.in_flight, m.last_pick), default=None)
+    """
+    Return the slice whose last failure lies back longest: each failure passes the turn on.
+
+    One that answers its checks comes before those that do not: an error is better than no answer.
+    """
+    return min(
+        reserve,
+        key=lambda m: (m.health.health is not UP, m.failed_at_s, m.in_flight, m.last_pick),
+        default=None,
+    )

@@ -24,6 +24,22 @@ GRPC_SERVER_ERRORS: Final = frozenset({b"2", b"13", b"14", b"15"})
 """UNKNOWN, INTERNAL, UNAVAILABLE and DATA_LOSS, as they stand in `grpc-status`."""
 
 
+_UNAVAILABLE: Final = b"14"
+_NOT_FOUND: Final = b"5"
+_STOPS: Final = (b"is stopping", b"shutting down", b"Server exiting")
+_UNLOADED: Final = b"has no available versions"
+
+
+def is_turned_away(status: bytes, message: bytes) -> bool:
+    """
+    Return whether a `grpc-status` with this `grpc-message` is how a Triton that stops, or has just
+    unloaded the model, refuses what it has not begun; seen with 2.51 and 2.58.
+    """
+    if status == _UNAVAILABLE:
+        return any(words in message for words in _STOPS)
+    return status == _NOT_FOUND and _UNLOADED in message
+
+
 def of_http_status(status: int) -> int:
     """Return the outcome of an answer that was relayed whole."""
     if status < 400:

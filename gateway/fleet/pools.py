@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gateway.fleet.health import UP
 from gateway.fleet.lanes import longest_well
 from gateway.fleet.lifecycle import DUE
 from gateway.fleet.line import Line
@@ -101,6 +102,16 @@ class SlicePool:
         if others:
             return self.policy.pick(others)
         return longest_well([member for member in self.reserve if member not in tried])
+
+    def has_other(self, tried: Sequence[Slice]) -> bool:
+        """
+        Say whether a slice that is not in `tried` may take it, and would answer: one that hangs
+        as well is no better than the one that was tried.
+        """
+        for member in self.members:
+            if member not in tried:
+                return True
+        return any(member not in tried and member.health.health is UP for member in self.reserve)
 
     def clear(self) -> None:
         """Let nobody take anything: the pool is no more, and somebody may still hold it."""

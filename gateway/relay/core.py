@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.fleet.outcomes import TIMEOUT
 from gateway.fleet.registry import SliceRegistry
@@ -18,6 +18,9 @@ from gateway.relay.forwarding import Forwarding
 from gateway.relay.quarantine import Quarantine
 from gateway.relay.replays import Replays
 from gateway.relay.slabs import Slabs
+
+AGAIN_S: Final = 0.5
+"""Between two looks whether what waits for a slice that hangs can be sent elsewhere."""
 
 
 class Client(Protocol):
@@ -45,8 +48,9 @@ class Relay(Protocol):
         Send elsewhere what `member` was given and has not begun to answer.
 
         The slice was up, and has stopped answering its checks: what waits for it could wait for
-        ever. Called for each such event, from the event loop (call_soon) and never from within a
-        relay's own callback; once a turn at most, in the order in which the relays were added. By
+        ever. Called when that is found, and again every AGAIN_S for as long as it lasts, since
+        somebody may become able to take what could not be moved before; from the event loop and
+        never from within a relay's own callback, in the order in which the relays were added. By
         then the registry has published, so pick() no longer returns the slice except as the last
         resort, and pick_other(tried) does not when it has been tried. The connections to it are
         open: whoever's answer has begun may go on. Not called for a slice whose port is closed or
@@ -60,7 +64,8 @@ class RelayCore:
     Shared state of one process's data plane.
 
     Attributes:
-        draining: The gateway is stopping: clients are told to go elsewhere.
+        leaving: The gateway is about to stop: it says that it is not ready.
+        draining: It is stopping: clients are told to go elsewhere.
         clients: Open client connections of both protocols.
         buffered_bytes: Body bytes held for clients and slices that are slower than their peer, or
             for replay.
@@ -70,6 +75,7 @@ class RelayCore:
         quarantine: What is refused because it breaks slices.
         suspects: Of the quarantine, by size: empty while nothing is suspected.
         relays: Told of slices that hang.
+        deadline_s: When they are told again; 0 while no slice hangs.
         composer: Answers composed calls; without one a slice answers them for itself.
         composed: Those under way.
     """
@@ -83,11 +89,13 @@ class RelayCore:
         "composed",
         "composer",
         "counters",
+        "deadline_s",
         "deadlines",
         "dialer",
         "draining",
         "flusher",
         "forwarding",
+        "leaving",
         "limits",
         "loop",
         "quarantine",
@@ -123,6 +131,7 @@ class RelayCore:
         # copied.
         self.slabs = Slabs(limits.buffered_bytes // 4)
         self.clients: set[Client] = set()
+        self.leaving = False
         self.draining = False
         self.buffered_bytes = 0
         self.quarantine = Quarantine(limits, timeouts, counters)
@@ -138,6 +147,8 @@ class RelayCore:
         self._check_soon = check_soon
         self._ended = registry.attempt_ended
         self._hung: list[Slice] = []  # to be told of in the next turn
+        self.deadline_s = 0.0
+        self.deadlines.add(self)
         registry.listeners.append(self)
 
     def configure(self, limits: Limits, timeouts: Timeouts, replay: str = REPLAY_ANY) -> None:
@@ -198,6 +209,14 @@ class RelayCore:
         for member in hung:
             for relay in self.relays:
                 relay.slice_down(member)
+        self.deadline_s = self.loop.time() + AGAIN_S
+
+    def on_deadline(self, now_s: float) -> None:
+        """Tell of slices that still hang."""
+        self._hung = [member for member in self.registry.slices.values() if member.health.hung]
+        self.deadline_s = 0.0
+        if self._hung:
+            self._tell_relays()
 
     def _each_second(self, now_s: float) -> None:
         if self.suspects:

@@ -27,6 +27,7 @@ class Alone:
         tls: LiveContext | None,
     ) -> None:
         self.draining = False
+        self._doors = Doors({})
         self._registry = registry
         self._plane = DataPlane(config, registry, counters, check_soon, tls)
         self.reconfigure = self._plane.reconfigure
@@ -36,12 +37,18 @@ class Alone:
         self._plane.core.composer = composer
 
     async def start(self, doors: Doors) -> None:
+        self._doors = doors
         await self._plane.start()
         await self._plane.accept(doors.sockets(range(doors.count)))
 
+    def leave(self) -> None:
+        self.draining = True
+        self._plane.leave()
+
     async def stop(self, limit_s: float, linger_s: float = 0.0) -> int:
         self.draining = True
-        return await self._plane.stop(limit_s, linger_s)
+        # Whoever comes now is refused: in the queue of a socket that is still open he would wait.
+        return await self._plane.stop(limit_s, linger_s, self._doors.close)
 
     async def sync(self) -> None:
         """Everything is here already."""

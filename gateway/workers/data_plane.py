@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import structlog
 
 from gateway.config import Config
-from gateway.fleet.health import Order
+from gateway.fleet.health import DOWN, Order
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.limits import Limits
@@ -33,6 +33,9 @@ KEY_CHARS_MAX: Final = 200
 """Of a pool's key in the log: a client may have named a model that nobody has."""
 TICK_S: Final = 0.02
 """How often a stop looks whether the last client has gone."""
+LINGER_S: Final = 10.0
+"""When others go on where this one ends, for HTTP/1.1 clients to send the next request on a
+connection they have."""
 CUT_S: Final = 1.0
 """For connections that were cut off to be closed."""
 
@@ -106,7 +109,13 @@ class DataPlane:
         """Accept from these sockets and from no other any more."""
         await self._listener.accept(sockets)
 
-    async def stop(self, limit_s: float, linger_s: float = 0.0) -> int:
+    def leave(self) -> None:
+        """Say from now on that it is not ready, and serve as before."""
+        self.core.leaving = True
+
+    async def stop(
+        self, limit_s: float, linger_s: float = 0.0, deaf: Callable[[], None] = lambda: None
+    ) -> int:
         """
         Drain, end everything, and return how many clients were cut off.
 
@@ -114,12 +123,17 @@ class DataPlane:
             limit_s: For what is in flight; the rest is cut off.
             linger_s: HTTP/1.1 connections without a request stay open for so long, since the next
                 request may be on its way; it is answered with `Connection: close`.
+            deaf: Called when nothing is accepted any more.
         """
         core = self.core
         deadline_s = self._clock() + limit_s
         await self._listener.accept(())
+        deaf()
+        if limit_s:
+            # What was accepted in this very turn of the loop is not among the connections yet.
+            await asyncio.sleep(TICK_S)
         await self._linger(min(self._clock() + linger_s, deadline_s))
-        core.draining = True
+        core.leaving = core.draining = True
         self._listener.close()
         for client in list(core.clients):
             client.drain()
@@ -141,8 +155,19 @@ class DataPlane:
             client.abort()
 
     def slice_changed(self, member: Slice, event: str, reason: str, *more: Any) -> None:
-        """Close pooled connections to a slice that is out of service, moved or gone."""
-        if event in ("removed", "changed") or (event == "order" and member.order is Order.DISABLED):
+        """
+        Close pooled connections to a slice that is out of service, moved or gone.
+
+        A Triton that was told to stop resets new connections, which a check finds, and serves the
+        old ones until the last of HTTP is closed: kept for later, ours would make it wait for long.
+        What hangs is another matter: its connections may be all that is left to it.
+        """
+        record = member.health
+        if (
+            event in ("removed", "changed")
+            or (event == "order" and member.order is Order.DISABLED)
+            or (event == "health" and record.health is DOWN and not record.hung)
+        ):
             self._stocks.close_slice(member)
             self._links.close_slice(member)
 

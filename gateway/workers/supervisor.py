@@ -77,7 +77,7 @@ class Supervisor:
         registry.queues.configure(config.queue.values())
         self._board = Board(self._count)
         self._columns = Columns()
-        self._doors: Doors
+        self._doors = Doors({})
         self._tasks = Tasks()
         self._running: dict[int, Process] = {}
         self._restarts = [0] * self._count
@@ -118,9 +118,16 @@ class Supervisor:
                 await self._end()
                 raise WorkersError(str(future.exception()))
 
+    def leave(self) -> None:
+        """Let all workers say from now on that they are not ready, and serve as before."""
+        self.draining = True
+        for process in self._running.values():
+            process.channel.send({"do": "leave"})
+
     async def stop(self, limit_s: float, linger_s: float = 0.0) -> int:
         """Drain all workers, end them, and return how many clients were cut off."""
         self.draining = True
+        self._doors.close()
         for pause in self._pauses:
             pause.set()
         for process in self._running.values():

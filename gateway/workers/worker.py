@@ -27,7 +27,7 @@ from gateway.workers import doors
 from gateway.workers.board import Board
 from gateway.workers.channel import Channel, Message
 from gateway.workers.composing import RemoteComposer
-from gateway.workers.data_plane import DataPlane
+from gateway.workers.data_plane import LINGER_S, DataPlane
 from gateway.workers.doors import Doors
 from gateway.workers.mirror import Mirror
 from gateway.workers.totals import Meter
@@ -94,7 +94,8 @@ class Worker:
         does: dict[str, Callable[[Message], Any]] = {
             "accept": self._accept, "composed": self._composer.answered,
             "config": self._config, "cut_off": self._cut_off,
-            "fleet": self._take_over, "moods": self._moods, "start": self._start,
+            "fleet": self._take_over, "leave": self._leave, "moods": self._moods,
+            "start": self._start,
             "stop": self._stop, "sync": self._sync,
         }  # fmt: skip
         ended = asyncio.ensure_future(self._ended.wait())
@@ -117,7 +118,7 @@ class Worker:
             self._plane.cut_off()
             return
         self._channel.send({"said": "leaving"})
-        self._begin_stop(self._drain_s, 0.0)
+        self._begin_stop(self._drain_s, LINGER_S)
 
     # --- what it is told ----------------------------------------------------------------------
 
@@ -170,6 +171,9 @@ class Worker:
 
     def _stop(self, message: Message) -> None:
         self._begin_stop(message["limit_s"], message["linger_s"])
+
+    def _leave(self, message: Message) -> None:
+        self._plane.leave()
 
     def _cut_off(self, message: Message) -> None:
         self._plane.cut_off()
@@ -239,7 +243,7 @@ class Worker:
 
     async def _drain(self, limit_s: float, linger_s: float) -> None:
         try:
-            cut = await self._plane.stop(limit_s, linger_s)
+            cut = await self._plane.stop(limit_s, linger_s, self._doors.close)
             self._report(sync=0)
             self._channel.send({"said": "stopped", "cut_off": cut})
         finally:

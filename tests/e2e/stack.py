@@ -1,38 +1,27 @@
 """A whole system as a user runs it: mig-launcher, seven real Tritons, mig-gateway, on free ports."""
 
-import contextlib
 import json
 import random
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.support.children import ending_with_us
+from tests.support.waiting import free_ports, wait_until
+
+__all__ = ["HEALTH_INTERVAL_S", "REPOSITORY", "SLICES", "Stack", "free_ports", "wait_until"]
 
 REPOSITORY = Path(__file__).parents[2]
 SLICES = [f"s{i}" for i in range(7)]
 HEALTH_INTERVAL_S = 0.5
 READY_WITHIN_S = 90.0
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
-    """Wait for a condition and return its value; fail by name when it does not come."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
 
 
 class Stack:
@@ -199,12 +188,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def free_ports(count: int) -> Iterator[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        ports = [each.getsockname()[1] for each in sockets]
-    return iter(ports)

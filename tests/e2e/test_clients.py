@@ -13,8 +13,8 @@ import tritonclient.http as http_client
 import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e.load import tensor
 from tests.e2e.stack import Stack
+from tests.support.tensors import tensor
 from tools.flower.draw import UNSEEN_SEEDS, picture
 from tools.flower.species import species
 

@@ -21,10 +21,10 @@ import tritonclient.http as http_client
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway.triton.api import ENDPOINTS, RPCS, SERVICE
-from tests.e2e.load import tensor
 from tests.e2e.stack import REPOSITORY, wait_until
 from tests.e2e.three import PHASES, GrpcSaid, HttpSaid, Phase, Three, ask_grpc, ask_http, enter
-from tests.gateway.triton.real import RealTriton
+from tests.support.tensors import tensor
+from tests.support.tritons import RealTriton
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 from prometheus_client.parser import text_string_to_metric_families
+from tests.e2e.load import Load
 
 from gateway.flowers.pictures import listed
 from tests.e2e.beside import Beside
-from tests.e2e.load import Load
 from tests.e2e.stack import SLICES, Stack, wait_until
 from tests.support.browser import launched, opened
 

@@ -34,7 +34,7 @@ from tests.e2e.programs import models
 from tests.e2e.programs.client import KINDS, Client, Server
 from tests.e2e.stack import REPOSITORY
 from tests.e2e.three import Three, started
-from tests.gateway.triton.real import RealTriton
+from tests.support.tritons import RealTriton
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

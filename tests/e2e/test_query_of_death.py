@@ -8,8 +8,8 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e.load import tensor
 from tests.e2e.stack import SLICES, Stack, wait_until
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

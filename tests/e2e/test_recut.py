@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.load import Load
 from tests.e2e.stack import REPOSITORY, Stack, wait_until
+from tests.support.load import Load, plain
 from tests.support.watchdog import taken_down_after
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -61,7 +61,7 @@ def recut_stack(stack: Stack) -> Iterator[Stack]:
 @pytest.mark.slow
 def test_from_seven_to_a_mixed_layout_and_back_under_load(recut_stack: Stack) -> None:
     stack, before = recut_stack, pids(recut_stack)
-    with Load(stack.address) as load:
+    with Load(plain(stack.address)) as load:
         load.wait_for(50)
         out = applied(stack, "3g,2g,1g,1g")
         assert "draining s4, s5, s6" in out
@@ -85,7 +85,7 @@ def test_from_seven_to_a_mixed_layout_and_back_under_load(recut_stack: Stack) ->
 @pytest.mark.slow
 def test_an_interrupted_recut_is_completed_by_the_next(recut_stack: Stack) -> None:
     stack = recut_stack
-    with Load(stack.address) as load:
+    with Load(plain(stack.address)) as load:
         load.wait_for(20)
         process = apply(stack, "3g,2g,1g,1g")
         wait_until(lambda: len(stack.slices()) < 7, "the first slices have left", 60)
@@ -134,7 +134,7 @@ def own_stack(tmp_path: Path) -> Iterator[Stack]:
 def test_a_launcher_that_is_killed_in_the_middle_is_replaced_by_apply(own_stack: Stack) -> None:
     stack = own_stack
     assert stack.launcher is not None
-    with Load(stack.address) as load:
+    with Load(plain(stack.address)) as load:
         load.wait_for(20)
         process = apply(stack, "3g,2g,1g,1g")
         wait_until(lambda: len(stack.slices()) < 7, "the first slices have left", 60)

@@ -17,9 +17,10 @@ import tritonclient.http as http_client
 import yaml
 
 from contract.files import write_atomically
-from tests.e2e.load import Load, tensor
 from tests.e2e.stack import REPOSITORY, SLICES, Stack, wait_until
 from tests.support.certificates import Authority
+from tests.support.load import Load, plain
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -83,7 +84,7 @@ def own(stack: Stack, tmp_path: Path) -> Iterator[Own]:
 
 def test_a_signal_every_moment_under_load_drops_no_connection_and_fails_nothing(own: Own) -> None:
     """Slices go and come, weights, policy, limits and timeouts change, and every third is broken."""
-    with Load(own.address) as load:
+    with Load(plain(own.address)) as load:
         load.wait_for(50)
         closed = own.metric("connections_closed_total")
         for turn in range(15):

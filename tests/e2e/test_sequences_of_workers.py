@@ -17,9 +17,9 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e.load import tensor
 from tests.e2e.stack import REPOSITORY, wait_until
 from tests.e2e.three import Three
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

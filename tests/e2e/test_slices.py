@@ -10,8 +10,9 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 
-from tests.e2e.load import Load, tensor
 from tests.e2e.stack import HEALTH_INTERVAL_S, SLICES, Stack, wait_until
+from tests.support.load import Load, plain
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -52,7 +53,7 @@ def test_slices_say_that_they_are_simulated(stack: Stack) -> None:
 
 
 def test_a_disabled_slice_gets_nothing_new_and_nothing_fails(stack: Stack) -> None:
-    with Load(stack.address) as load:
+    with Load(plain(stack.address)) as load:
         load.wait_for(50)
         status, view = stack.ask("POST", "/v1/slices/s3/disable?wait=10s")
         assert (status, view["in_flight"]) == (200, 0)
@@ -67,7 +68,7 @@ def test_a_disabled_slice_gets_nothing_new_and_nothing_fails(stack: Stack) -> No
 
 
 def test_a_toggle_storm_fails_nothing(stack: Stack) -> None:
-    with Load(stack.address) as load:
+    with Load(plain(stack.address)) as load:
         for _ in range(3):
             for name in SLICES:
                 stack.ask("POST", f"/v1/slices/{name}/disable")
@@ -129,7 +130,7 @@ def test_choices_survive_a_restart_of_the_gateway(stack: Stack) -> None:
 
 def test_a_killed_triton_is_out_within_two_intervals_and_back_when_restarted(stack: Stack) -> None:
     pid = stack.triton_pid("s5")
-    with Load(stack.address) as load:
+    with Load(plain(stack.address)) as load:
         load.wait_for(30)
         os.kill(pid, signal.SIGKILL)
         killed_s = time.monotonic()

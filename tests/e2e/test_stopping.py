@@ -12,8 +12,8 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 
-from tests.e2e.load import tensor
 from tests.e2e.stack import Stack, wait_until
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

@@ -14,8 +14,9 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 
 from tests.e2e.beside import Beside
-from tests.e2e.load import Load, tensor
 from tests.e2e.stack import Stack, wait_until
+from tests.support.load import Load, plain
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -27,7 +28,7 @@ def test_a_rolling_upgrade_fails_nothing(stack: Stack, tmp_path: Path, workers: 
         beside.start()
         pids = {beside.main_pid}
         assert beside.ask("POST", "/v1/slices/s2/disable")[0] == 200
-        with Load(beside.address, 4) as load:
+        with Load(plain(beside.address, 4)) as load:
             for _ in range(3):
                 load.wait_for(100)
                 status, answer = beside.ask("POST", "/v1/upgrade")

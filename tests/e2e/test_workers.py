@@ -12,8 +12,9 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 
 from tests.e2e.beside import Beside
-from tests.e2e.load import Load, tensor
 from tests.e2e.stack import SLICES, Stack, wait_until
+from tests.support.load import Load, plain
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -41,7 +42,7 @@ def test_bodies_of_any_size_come_back_unchanged(beside: Beside, module: Any, siz
 
 
 def test_totals_and_the_load_of_all_workers_are_seen_as_one(beside: Beside) -> None:
-    with Load(beside.address, 6) as load:
+    with Load(plain(beside.address, 6)) as load:
         load.wait_for(300)
         assert sum(bool(worker["connections"]) for worker in beside.workers()) > 1
     assert load.errors == []
@@ -65,7 +66,7 @@ def test_calls_about_all_slices_are_answered_by_every_worker(beside: Beside, mod
 
 
 def test_a_toggle_storm_fails_nothing(beside: Beside) -> None:
-    with Load(beside.address, 4) as load:
+    with Load(plain(beside.address, 4)) as load:
         for name in SLICES:
             status, view = beside.ask("POST", f"/v1/slices/{name}/disable?wait=10s")
             assert (status, view["in_flight"]) == (200, 0)
@@ -78,7 +79,7 @@ def test_a_toggle_storm_fails_nothing(beside: Beside) -> None:
 
 def test_a_killed_triton_is_out_for_all_workers(beside: Beside, stack: Stack) -> None:
     pid = stack.triton_pid("s4")
-    with Load(beside.address, 4) as load:
+    with Load(plain(beside.address, 4)) as load:
         load.wait_for(50)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: beside.states()["s4"] == "unready", "s4 is out")
@@ -90,7 +91,7 @@ def test_a_killed_triton_is_out_for_all_workers(beside: Beside, stack: Stack) ->
 
 
 def test_a_killed_worker_costs_its_own_clients_one_request_at_most(beside: Beside) -> None:
-    with Load(beside.address, 6) as load:
+    with Load(plain(beside.address, 6)) as load:
         load.wait_for(100)
         victim = max(beside.workers(), key=lambda worker: worker["connections"])
         os.kill(victim["pid"], signal.SIGKILL)

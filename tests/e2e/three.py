@@ -1,6 +1,5 @@
 """A gateway in front of three Tritons that a test may stop and start as it likes."""
 
-import asyncio
 import http.client
 import json
 import subprocess
@@ -14,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from gateway.triton.api import SERVICE
 from tests.e2e.stack import Stack, free_ports, wait_until
-from tests.gateway.triton.real import RealTriton
+from tests.support.tritons import RealTriton
 
 NAMES = ("s0", "s1", "s2")
 TRITON_WITHIN_S = 90.0
@@ -92,7 +91,7 @@ class Three(Stack):
 def started(triton: RealTriton) -> RealTriton:
     """Start a Triton that stands alone; return it when it is live."""
     triton.start()
-    asyncio.run(triton.wait_live())
+    triton.wait_live()
     return triton
 
 

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from time import monotonic
 
-from gateway.errors import NO_SLICE, OVERLOADED, SHUTTING_DOWN, SLICE_LOST, Fault
+from gateway.errors import ANSWER_BROKEN, NO_SLICE, OVERLOADED, SHUTTING_DOWN, Fault
 from gateway.fleet.lanes import Lane
 from gateway.fleet.outcomes import CONNECT_FAILED, REJECTED
 from gateway.fleet.places import Place
@@ -271,7 +271,7 @@ class Exchange:
 
     def answer_broken(self, outcome: int) -> None:
         """The slice broke off: the client must not take what it has for the whole answer."""
-        self.shared.counters.fault(SLICE_LOST.code)
+        self.shared.counters.fault(ANSWER_BROKEN.code)
         self.let_go(outcome)
         self.finished = self.closing = True
         self.transport.abort()
@@ -299,7 +299,7 @@ class Exchange:
     def answer_locally(self, head: RequestHead) -> None:
         """Answer what the gateway knows by itself: that it runs, or that a slice can serve."""
         core = self.shared.core
-        if core.draining:
+        if core.leaving and head.route.kind is not LIVE:
             self.fail(SHUTTING_DOWN)
             return
         good = head.route.kind is LIVE or is_ready(core.registry)

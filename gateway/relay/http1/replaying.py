@@ -90,8 +90,8 @@ class Replayer(Queuer):
         if target is not self.target or self.answering or self.kept is None or not self.request:
             return
         core = self.shared.core
-        members = core.registry.pool(self.request.route.key).members
-        if all(member is target or member in self._tried for member in members):
+        pool = core.registry.pool(self.request.route.key)
+        if not pool.has_other((*self._tried, target)):
             return  # nobody else could answer either: it waits, within its timeout
         if self.sequence is not None:
             return  # the slice may come back with what it knows

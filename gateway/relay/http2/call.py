@@ -460,13 +460,17 @@ class Half(Stream):
 
     Attributes:
         body_left: Bytes of data that the answer's head has announced and that have not come; -1
-            when it has not said.
+            when it has not said; MESSAGE_DUE when the next data is the start of a stream's first
+            message.
+        erred: The first message of a ModelStreamInfer's answer is an error, in an answer that is
+            OK by its status.
     """
 
-    __slots__ = ("body_left", "call")
+    __slots__ = ("body_left", "call", "erred")
 
     def __init__(self, connection: "Upstream", stream_id: int, call: Call) -> None:
         super().__init__(connection, stream_id)
         self.body_left = -1
+        self.erred = False
         self.call = call
         self.peer = call

@@ -15,7 +15,7 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hpack.hpack import Decoder
 from hpack.table import HeaderTable
 
-from gateway.fleet.outcomes import of_grpc_status
+from gateway.fleet.outcomes import is_turned_away, of_grpc_status
 from gateway.fleet.places import URGENCY_DEFAULT
 from gateway.relay.forwarding import Came, Forwarding
 from gateway.relay.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ProtocolError
@@ -163,9 +163,10 @@ class Answer:
         status: HTTP status, or 0 for trailers.
         grpc_status: Its digits where present, else None.
         outcome: What the status says of the slice, see gateway.fleet.outcomes; UNSAID without.
+        turned_away: The slice stops, or has unloaded the model, and has not begun the call.
     """
 
-    __slots__ = ("block", "content_length", "grpc_status", "outcome", "status")
+    __slots__ = ("block", "content_length", "grpc_status", "outcome", "status", "turned_away")
 
     def __init__(self, headers: Sequence[Header]) -> None:
         """Judge an answer's header list. Raises MalformedError."""
@@ -176,13 +177,18 @@ class Answer:
         self.status = int(status)
         self.grpc_status: bytes | None = None
         self.content_length = -1
+        message = b""
         for name, value in fields:
             if name == b"grpc-status":
                 self.grpc_status = value
+            elif name == b"grpc-message":
+                message = value
             elif name == b"content-length":
                 self.content_length = _length(value, self.content_length)
+        self.turned_away = False
         if self.grpc_status is not None:
             self.outcome = of_grpc_status(self.grpc_status)
+            self.turned_away = is_turned_away(self.grpc_status, message)
         else:
             self.outcome = UNSAID
         self.block = encode([*([(b":status", status)] if self.status else []), *fields])

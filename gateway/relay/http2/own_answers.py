@@ -48,7 +48,7 @@ def answer_here(call: "Call", route: Route) -> None:
     serving = is_ready(core.registry)
     if kind is NOT_GRPC:
         call.fail(errors.NOT_GRPC)
-    elif core.draining and kind is not LIVE:
+    elif core.leaving and kind is not LIVE:
         call.fail(errors.SHUTTING_DOWN)
     elif kind is LIVE:
         call.answer_message(_TRUE)

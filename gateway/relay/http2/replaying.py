@@ -8,7 +8,7 @@ gateway.relay.quarantine.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from gateway.errors import QUARANTINED, REPLAY_BUDGET, Fault
+from gateway.errors import ANSWER_BROKEN, QUARANTINED, REPLAY_BUDGET, Fault
 from gateway.fleet.line import anybody
 from gateway.relay.http2.queueing import go_elsewhere
 from gateway.relay.http2.runs import Run
@@ -41,7 +41,8 @@ def is_movable(call: "Call") -> bool:
         return False
     if call.sticky is not None and call.sticky.bound:
         return False
-    return any(m is not call.target and m not in call.tried for m in call.pool.members)
+    target = call.target
+    return call.pool.has_other(call.tried if target is None else (*call.tried, target))
 
 
 def lose(
@@ -66,7 +67,11 @@ def lose(
         return
     if target is not None:
         call.tried += (target,)
-    if call.begun or call.kept is None or call.pool is None:
+    if call.begun:
+        name = "" if target is None else target.name
+        call.fail(ANSWER_BROKEN.because(f"slice {name}"))
+        return
+    if call.kept is None or call.pool is None:
         call.fail(fault)
         return
     if not unprocessed and _has_lost(call, fault, sent_s):

@@ -5,22 +5,26 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
 from gateway.errors import Fault
-from gateway.fleet.outcomes import CONNECT_FAILED, LOST, REJECTED, TIMEOUT
+from gateway.fleet.outcomes import CONNECT_FAILED, LOST, OK, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http2 import frames
-from gateway.relay.http2.call import Call, Half
+from gateway.relay.http2.call import STREAM_INFER, Call, Half
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.headers import UNSAID, Answer, BlockReader, MalformedError
 from gateway.relay.http2.replaying import is_movable, lose
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk, Stream
+from gateway.relay.sequence_fields import PREFIX_BYTES
 from gateway.relay.slabs import Slabs
 
 if TYPE_CHECKING:
     from gateway.relay.http2.links import SliceLinks
 
+MESSAGE_DUE: Final = -2
+_ERROR_MESSAGE: Final = b"\x0a"
+"""Field 1 of ModelStreamInferResponse; an answer has field 2."""
 STREAMS_ASSUMED: Final = 128
 """Until the slice's SETTINGS say how many streams it takes."""
 STREAMS_MAX: Final = 1024
@@ -188,20 +192,29 @@ class Upstream(Connection[Half]):
             if stream.body_left > 0:
                 self._bad_answer(stream, "less data than content-length says")
                 return
-        elif answer.status < 200:
-            if ends or not answer.status or answer.status == 101:
-                self._bad_answer(stream, "no head")
-            return  # 1xx tells a gRPC client nothing
-        else:
-            without_body = call.request.is_head or answer.status in _WITHOUT_BODY
-            stream.body_left = 0 if without_body else answer.content_length
-            if ends and stream.body_left > 0:
-                self._bad_answer(stream, "less data than content-length says")
-                return
-            call.begin_answer(answer.status)
+        elif not self._begins(stream, call, answer, ends):
+            return
         if ends:
             self._finish(stream, call, answer.outcome)
         call.client.send_headers(call, answer.block, ends)
+
+    def _begins(self, stream: Half, call: Call, answer: Answer, ends: bool) -> bool:
+        """Take an answer's head, which may be all of it; return False if it is not passed on."""
+        if answer.status < 200:
+            if ends or not answer.status or answer.status == 101:
+                self._bad_answer(stream, "no head")
+            return False  # 1xx tells a gRPC client nothing
+        without_body = call.request.is_head or answer.status in _WITHOUT_BODY
+        stream.body_left = 0 if without_body else answer.content_length
+        if ends and stream.body_left > 0:
+            self._bad_answer(stream, "less data than content-length says")
+            return False
+        if ends and answer.turned_away and self._turn_elsewhere(stream, call, answer):
+            return False
+        if stream.body_left == -1 and call.request.path == STREAM_INFER:
+            stream.body_left = MESSAGE_DUE
+        call.begin_answer(answer.status)
+        return True
 
     def on_data(self, stream_id: int, data: Chunk, size: int, ends: bool) -> None:
         self.receive_left -= size
@@ -222,11 +235,8 @@ class Upstream(Connection[Half]):
         if not call.begun:
             self._bad_answer(stream, "data before the head")
             return
-        if stream.body_left >= 0:
-            stream.body_left -= len(data)
-            if stream.body_left < 0 or (ends and stream.body_left):
-                self._bad_answer(stream, "not as much data as content-length says")
-                return
+        if stream.body_left != -1 and not self._as_announced(stream, data, ends):
+            return
         call.active_s = self.core.deadlines.now_s
         if ends:
             self._finish(stream, call, UNSAID)
@@ -239,13 +249,25 @@ class Upstream(Connection[Half]):
             self.credit(stream, size - len(data))
         call.client.check_held(call)
 
+    def _as_announced(self, stream: Half, data: Chunk, ends: bool) -> bool:
+        """Look at data that was announced; return False when it is not as the head has said."""
+        if stream.body_left == MESSAGE_DUE:
+            stream.body_left = -1
+            stream.erred = data[PREFIX_BYTES : PREFIX_BYTES + 1] == _ERROR_MESSAGE
+            return True
+        stream.body_left -= len(data)
+        if stream.body_left < 0 or (ends and stream.body_left):
+            self._bad_answer(stream, "not as much data as content-length says")
+            return False
+        return True
+
     def on_run(self, stream_id: int, run: Run) -> bool:
         stream, payload = self.streams.get(stream_id), run.payload
         if stream is None or payload > stream.receive_left or payload > self.receive_left:
             return False
         call = stream.call
         left = stream.body_left
-        if not call.begun or run.ends or 0 <= left < payload:
+        if not call.begun or run.ends or 0 <= left < payload or left == MESSAGE_DUE:
             return False
         if not call.client.send_run(call, run):
             return False
@@ -346,10 +368,25 @@ class Upstream(Connection[Half]):
         stream.ended_in = True
         if not stream.ended_out:
             self.put(frames.rst_stream(stream.id, frames.CANCEL))
+        if outcome == OK and stream.erred:
+            outcome = REJECTED  # it may be the client's mistake or the slice's: nobody says
         call.slice_done(call.outcome_of_head if outcome == UNSAID else outcome)
         self._remove(stream)
         if self.retired:
             self._close_if_done()
+
+    def _turn_elsewhere(self, stream: Half, call: Call, answer: Answer) -> bool:
+        """Send a call that the slice has turned away to another; False if there is none."""
+        if not is_movable(call) or call.pool is self.core.registry.everywhere:
+            return False
+        if not stream.ended_out:
+            self.put(frames.rst_stream(stream.id, frames.CANCEL))
+        self._remove(stream)
+        self.core.slice_lost(self.member)
+        fault = errors.SLICE_LOST.because(f"slice {self.member.name} is leaving")
+        lose(call, fault, unprocessed=True, outcome=answer.outcome)
+        self._close_if_done()
+        return True
 
     def _bad_answer(self, stream: Half, why: str) -> None:
         call = stream.call

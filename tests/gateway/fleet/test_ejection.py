@@ -102,6 +102,41 @@ def test_every_failure_is_counted_and_charged_once() -> None:
     assert (fleet["a"].failures, fleet["a"].charge) == (4, 4.0)
 
 
+def test_what_a_slice_that_is_down_had_does_not_keep_it_out_when_it_is_back() -> None:
+    """A server that hung, with fifty requests that were then sent elsewhere, comes to itself."""
+    fleet = Fleet("a", "b")
+    for _ in range(3):
+        fleet.registry.record(fleet["a"], TIMED_OUT)
+    end(fleet, "a", TIMEOUT, times=50)
+    assert fleet["a"].failures == 50
+    for _ in range(2):
+        fleet.registry.record(fleet["a"], live("m"))
+    assert fleet.members("infer/m") == ["a", "b"]
+
+
+def test_a_trial_that_goes_down_with_its_slice_is_no_trial() -> None:
+    fleet = Fleet("a", "b")
+    eject(fleet, "a")
+    wait(fleet, 6.1)
+    assert fleet.registry.pool("infer/m").pick() is fleet["a"]
+    fleet.registry.record(fleet["a"], REFUSED)
+    end(fleet, "a", LOST)
+    assert fleet["a"].ejection is DUE
+
+
+def test_in_a_panic_who_answers_his_checks_comes_before_who_does_not() -> None:
+    fleet = Fleet("a", "b")
+    eject(fleet, "b", SERVER_ERROR)
+    fleet.clock.now_s += 1
+    for _ in range(3):
+        fleet.registry.record(fleet["a"], TIMED_OUT)
+    pool = fleet.registry.pool("infer/m")
+    assert set(pool.reserve) == {fleet["a"], fleet["b"]}
+    assert {pool.pick() for _ in range(4)} == {fleet["b"]}
+    assert pool.has_other([fleet["a"]])
+    assert not pool.has_other([fleet["b"]])
+
+
 def test_one_request_tries_a_slice_whose_time_is_over() -> None:
     fleet = Fleet("a", "b")
     eject(fleet, "a")

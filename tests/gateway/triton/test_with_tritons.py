@@ -21,7 +21,8 @@ from tritonclient.grpc import service_pb2 as pb
 from gateway.triton.api import SERVICE
 from gateway.triton.calls import HttpAnswer
 from tests.gateway.control.scripted import until
-from tests.gateway.triton.real import REPOSITORY, RealFleet, RealTriton
+from tests.gateway.triton.real import REPOSITORY, RealFleet
+from tests.support.tritons import RealTriton
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -66,7 +67,7 @@ async def fleet(tritons: dict[str, RealTriton], tmp_path: Path) -> AsyncIterator
     for triton in tritons.values():
         if not triton.is_running:
             triton.start()
-        await triton.wait_live()
+        await asyncio.to_thread(triton.wait_live)
         await clean(triton)
     one = RealFleet([tritons["a"], tritons["b"]], tmp_path / "journal.json")
     await one.start()

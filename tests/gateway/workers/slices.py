@@ -1,4 +1,7 @@
-"""Slices of the simplest kind: HTTP servers in a thread that answer every inference with "ok"."""
+"""
+Slices of the simplest kind: HTTP servers in a thread that answer every inference with its own body,
+and an empty one (`{}`) with "ok".
+"""
 
 import asyncio
 import threading
@@ -95,23 +98,24 @@ class _Answerer(asyncio.Protocol):
             if len(self._data) < end + length:
                 return
             target = self._data.split(b" ", 2)[1]
+            body = self._data[end : end + length]
             self._data = self._data[end + length :]
-            self._answer(target)
+            self._answer(target, body)
 
-    def _answer(self, target: bytes) -> None:
+    def _answer(self, target: bytes, body: bytes) -> None:
         if target == b"/v2/health/live":
             self._send(b"")
         elif target.startswith(b"/v2/repository/index"):
             self._send(INDEX)
         elif target.endswith(b"/infer"):
-            self._owner.infer(self._infer)
+            self._owner.infer(lambda: self._infer(body))
         else:
             self._send(b"{}")
 
-    def _infer(self) -> None:
+    def _infer(self, body: bytes) -> None:
         port = self._transport.get_extra_info("sockname")[1]
         self._owner.served[port] = self._owner.served.get(port, 0) + 1
-        self._send(b"ok")
+        self._send(b"ok" if body == b"{}" else body)
 
     def _send(self, body: bytes, *more: Any) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.gateway.workers.conftest import Start
-from tests.gateway.workers.running import Clients, Running, wait_until
+from tests.gateway.workers.running import Running, clients_of, wait_until
 from tests.gateway.workers.slices import StandIns
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -82,7 +82,7 @@ def test_least_load_sees_what_other_workers_have_given(start: Start, slices: Sta
 
 def test_a_killed_worker_is_replaced_and_nobody_else_notices(start: Start) -> None:
     running = start(workers=3)
-    with Clients(running, 9) as clients:
+    with clients_of(running, 9) as clients:
         clients.wait_for(100)
         victim = max(running.workers(), key=lambda worker: worker["connections"])
         others = sum(w["connections"] for w in running.workers()) - victim["connections"]
@@ -158,7 +158,7 @@ def test_disable_waits_for_the_work_of_all_workers(start: Start, slices: StandIn
 
 def test_a_disabled_slice_gets_nothing_from_any_worker_once_that_is_answered(start: Start) -> None:
     running = start(workers=3)
-    with Clients(running) as clients:
+    with clients_of(running) as clients:
         for _ in range(5):
             clients.wait_for(20)
             assert running.ask("POST", "/v1/slices/s1/disable?wait=10s")[0] == 200
@@ -222,7 +222,7 @@ def test_a_slice_that_is_gone_is_out_for_all_workers(start: Start, slices: Stand
     running = start(workers=3)
     running.config["slices"][0]["http"] = "127.0.0.1:1"
     running.write()
-    with Clients(running) as clients:
+    with clients_of(running) as clients:
         clients.wait_for(50)
         assert running.ask("POST", "/v1/reload")[0] == 200
         wait_until(lambda: running.slices()["s0"]["state"] == "unready", "s0 is out")

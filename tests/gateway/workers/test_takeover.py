@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.gateway.workers.conftest import Start
-from tests.gateway.workers.running import REPOSITORY, Clients, Running, wait_until
+from tests.gateway.workers.running import REPOSITORY, Running, clients_of, wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -26,7 +26,7 @@ def upgraded(running: Running) -> int:
 def test_no_request_fails_while_it_is_replaced_again_and_again(start: Start, workers: int) -> None:
     running = start(workers=workers)
     first = running.main_pid
-    with Clients(running) as clients:
+    with clients_of(running) as clients:
         for _ in range(3):
             clients.wait_for(50)
             upgraded(running)
@@ -41,7 +41,7 @@ def test_no_request_fails_while_it_is_replaced_again_and_again(start: Start, wor
 
 def test_the_number_of_workers_may_change(start: Start) -> None:
     running = start(workers=1)
-    with Clients(running) as clients:
+    with clients_of(running) as clients:
         for workers in (3, 2, 1):
             clients.wait_for(50)
             running.config["workers"] = workers
@@ -85,7 +85,7 @@ def test_one_that_cannot_start_says_why_and_the_old_one_goes_on(
     old = running.main_pid
     running.config[key] = value
     running.write()
-    with Clients(running) as clients:
+    with clients_of(running) as clients:
         clients.wait_for(20)
         status, answer = running.ask("POST", "/v1/upgrade")
         clients.wait_for(50)

@@ -80,9 +80,9 @@ def test_a_server_that_is_to_be_ready_with_all_slices_is_not_without_one(stage):
     assert took(stage.slice()) == INFER, "and takes requests all the same"
 
 
-def test_while_draining_health_says_that_the_server_exits(stage):
+def test_while_leaving_health_says_that_the_server_exits(stage):
     client = stage.client()
-    stage.core.draining = True
+    stage.core.leaving = True
     client.sends(b"GET /v2/health/ready HTTP/1.1\r\nHost: a\r\n\r\n")
     assert took(client).endswith(b'{"error": "Server exiting"}')
 

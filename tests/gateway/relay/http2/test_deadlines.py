@@ -300,10 +300,10 @@ def test_a_client_that_connects_while_draining_is_told_so(stage):
     assert client.closed
 
 
-def test_while_draining_the_gateway_lives_and_is_not_ready(stage):
+def test_while_leaving_the_gateway_lives_and_is_not_ready(stage):
     client = stage.client()
     client.calls(STREAM_INFER, message("m"))
-    stage.core.draining = True
+    stage.core.leaving = True
     live, ready = (client.calls(path, b"\0\0\0\0\0", ends=True) for path in (LIVE, READY))
     assert live.grpc_status == 0
     assert (ready.grpc_status, ready.grpc_message) == (14, "Server exiting")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.fleet.outcomes import SERVER_ERROR
 from gateway.limits import Limits
 from gateway.relay.http2 import frames
 from tests.support.h2_peers import (
@@ -152,6 +153,62 @@ def test_a_refused_stream_moves_as_often_as_there_are_slices(make_stage):
     stage.slice("c").call().answers(b"reply")
     assert call.body == b"reply"
     assert stage.counters.replays == 2
+    stage.assert_at_rest()
+
+
+STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+UNLOADED = "Request for unknown model: 'm' has no available versions"
+
+
+@pytest.mark.parametrize(("code", "why"), [(b"14", STOPPING), (b"5", UNLOADED)])
+def test_a_call_that_a_stopping_triton_turns_away_moves(stage, code, why):
+    call = stage.client().infers()
+    turned_away = [*ANSWER_HEAD, (b"grpc-status", code), (b"grpc-message", why.encode())]
+    stage.slice("a").call().sends_head(turned_away, ends=True)
+    stage.slice("b").call().answers(b"reply")
+    assert (call.body, call.grpc_status) == (b"reply", 0)
+    assert [member.name for member in stage.checked_soon] == ["a"]
+    stage.assert_at_rest()
+
+
+def test_turned_away_everywhere_is_told_in_the_slice_s_words(stage):
+    call = stage.client().infers()
+    turned_away = [*ANSWER_HEAD, (b"grpc-status", b"14"), (b"grpc-message", STOPPING.encode())]
+    for name in "ab":
+        stage.slice(name).call().sends_head(turned_away, ends=True)
+    assert (call.grpc_status, call.grpc_message) == (14, STOPPING)
+    stage.assert_at_rest()
+
+
+def test_a_model_that_nobody_has_is_asked_for_once(stage):
+    """Who names a model that no slice has ready gets the first answer, whatever it says."""
+    call = stage.client().infers("unknown")
+    away = [*ANSWER_HEAD, (b"grpc-status", b"5"), (b"grpc-message", UNLOADED.encode())]
+    stage.slice("a").call().sends_head(away, ends=True)
+    assert call.grpc_status == 5
+    assert not stage.slice("b").waiting()
+
+
+def stream_answer(field: bytes) -> bytes:
+    return b"\0\0\0\0\4" + field + b"\2no"
+
+
+@pytest.mark.parametrize(("field", "well"), [(b"\x0a", False), (b"\x12", True)])
+def test_an_error_in_a_stream_s_first_message_speaks_neither_for_nor_against_a_slice(
+    make_stage, field, well
+):
+    """A slice on trial does not return by it, and a row of failures is not ended by it."""
+    stage = make_stage("a")
+    member = stage.slice("a").member
+    for _ in range(4):
+        stage.core.attempt_ended(member, "infer/m", SERVER_ERROR)
+    call = stage.client().calls(STREAM_INFER, message("m"), ends=True)
+    served = stage.slice("a").call()
+    served.sends_head(ANSWER_HEAD)
+    served.sends(stream_answer(field))
+    served.sends_head(OK_TRAILERS, ends=True)
+    assert (call.body, call.grpc_status) == (stream_answer(field), 0)
+    assert (member.tallies["m"].streak == 0) is well
     stage.assert_at_rest()
 
 

@@ -1,0 +1,70 @@
+"""Slices that hang: what they were given goes to others, as soon as there are any."""
+
+import pytest
+
+from gateway.fleet.health import CheckResult
+from gateway.fleet.outcomes import SERVER_ERROR
+from gateway.relay.core import AGAIN_S
+from tests.gateway.making import live
+from tests.gateway.relay.http1.stage import INFER, OK, Stage, status
+
+TIMED_OUT = CheckResult(False, "not answered in time")
+
+
+@pytest.fixture
+def stage() -> Stage:
+    made = Stage("a", "b")
+    made.core.relays.append(made.stocks)
+    return made
+
+
+def check(stage: Stage, name: str, result: CheckResult, times: int) -> None:
+    for _ in range(times):
+        stage.fleet.registry.record(stage.fleet[name], result)
+    stage.run()
+
+
+def test_what_waits_for_a_slice_that_hangs_goes_to_another(stage: Stage) -> None:
+    client = stage.client()
+    client.sends(INFER)
+    assert stage.opened("a") == 1
+    check(stage, "a", TIMED_OUT, 3)
+    stage.slice("b").sends(OK)
+    assert status(client) == 200
+    assert stage.idle
+
+
+def test_it_goes_to_an_ejected_slice_rather_than_wait(stage: Stage) -> None:
+    """Who fails answers at least; and it may well be that he does not fail any more."""
+    for _ in range(5):
+        stage.fleet.registry.attempt_ended(stage.fleet["b"], "infer/m", SERVER_ERROR)
+    assert stage.fleet.members("infer/m") == ["a"]
+    client = stage.client()
+    client.sends(INFER)
+    assert stage.opened("a") == 1
+    check(stage, "a", TIMED_OUT, 3)
+    stage.slice("b").sends(OK)
+    assert status(client) == 200
+
+
+def test_where_all_hang_it_goes_to_the_first_that_comes_to_itself(stage: Stage) -> None:
+    client = stage.client()
+    client.sends(INFER)
+    assert stage.opened("a") == 1
+    check(stage, "b", TIMED_OUT, 3)
+    check(stage, "a", TIMED_OUT, 3)
+    stage.pass_time(5)
+    assert stage.opened("b") == 0
+    check(stage, "b", live("m"), 2)
+    stage.pass_time(AGAIN_S + 0.2)
+    stage.slice("b").sends(OK)
+    assert status(client) == 200
+    assert stage.idle
+
+
+def test_nobody_is_asked_again_once_no_slice_hangs(stage: Stage) -> None:
+    check(stage, "a", TIMED_OUT, 3)
+    assert stage.core.deadline_s > 0
+    check(stage, "a", live("m"), 2)
+    stage.pass_time(AGAIN_S + 0.2)
+    assert stage.core.deadline_s == 0.0
