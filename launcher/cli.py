@@ -1,8 +1,8 @@
 """
-mig-launcher: profiles | plan | up | apply | down | status | top.
+mig-launcher: profiles | plan | up | apply | run | down | status | top.
 
 Exit codes: 0 done; 2 it cannot be done, and standard error says why in a sentence; 130 interrupted
-before it was done.
+before it was done. `run` has the exit code of its job, and 125 when there was none.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from launcher import (
     apply_client,
     config,
     detach,
+    jobs,
     partitioners,
     plan_views,
     status,
@@ -41,6 +42,8 @@ from launcher.up import plan_only, up
 
 EXIT_UNUSABLE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+EXIT_NO_JOB: Final = 125
+"""As of `docker run`: a job's own exit code is never mistaken for it."""
 WIDTH_WITHOUT_TERMINAL: Final = 200
 """Tables in files and pipes are not cut to 80 columns."""
 
@@ -50,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, triton_args = _split(list(sys.argv[1:] if arguments is None else arguments))
     parser = build_parser(COMMANDS)
     options = parser.parse_args(given)
-    if triton_args and options.command != "up":
-        parser.error("arguments after -- are for the servers of `up`")
+    if triton_args and options.command not in ("up", "run"):
+        parser.error("arguments after -- are for the servers of `up`, or the job of `run`")
+    if options.command == "run":
+        options.job, triton_args = triton_args, []
+        if not options.job:
+            parser.error("run: name an image and a command after --")
+    unusable = EXIT_NO_JOB if options.command == "run" else EXIT_UNUSABLE
     try:
         settings = _settings(options, triton_args)
         _log_to(sys.stderr, settings)
@@ -59,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LauncherError as error:
         for line in str(error).splitlines():
             print(f"mig-launcher: {line}", file=sys.stderr)
-        return EXIT_UNUSABLE
+        return unusable
     except OSError as error:  # a full disk, a folder that is not ours: names the file itself
         print(f"mig-launcher: {error}", file=sys.stderr)
-        return EXIT_UNUSABLE
+        return unusable
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
@@ -83,6 +91,7 @@ FLAGS: Final = {
     "model_repository": "model_repository",
     "tritonserver": "tritonserver",
     "runtime": "runtime",
+    "image": "docker.image",
     "state_dir": "state_dir",
     "inventory": "inventory",
     "ready_timeout": "ready_timeout_s",
@@ -191,6 +200,17 @@ def _down(options: argparse.Namespace, settings: LauncherConfig) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace, settings: LauncherConfig) -> int:
+    image, *words = options.job
+    wanted = jobs.Wanted(options.slice_name, options.profile, not options.no_drain, options.force)
+    work = jobs.Work(image, tuple(words), tuple(options.env), tuple(options.volume))
+
+    def say(text: str) -> None:
+        print(f"mig-launcher: {text}", file=sys.stderr, flush=True)
+
+    return asyncio.run(jobs.run(settings, wanted, work, say))
+
+
 def _up(options: argparse.Namespace, settings: LauncherConfig) -> int:
     partitioners.resolve(settings.gpu)  # before a process is made for nothing
     if options.dry_run:
@@ -265,6 +285,7 @@ COMMANDS: Final = {
     "up": _up,
     "apply": _apply,
     "down": _down,
+    "run": _run,
     "status": _status,
     "top": _top,
 }

@@ -46,6 +46,8 @@ def build_parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
     stopped.add_argument(
         "--disable-mig", action="store_true", help="switch MIG mode off, whoever switched it on"
     )
+    what = "Run a job in a container on a slice: run --slice s6 -- IMAGE CMD…"
+    _add_run(command("run", what, gateway))
     command("status", "Show slices and servers.", as_json)
     watched = command("top", "Show slices and servers, again and again.")
     watched.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="(1)")
@@ -119,6 +121,17 @@ def _json() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--slice", dest="slice_name", metavar="NAME", help="the slice")
+    which.add_argument("--profile", metavar="PROFILE", help="any slice of it: 3g, or 3g.20gb")
+    add = parser.add_argument
+    add("--env", "-e", action="append", default=[], metavar="KEY=VALUE", help="a variable for it")
+    add("--volume", "-v", action="append", default=[], metavar="DIR:DIR", help="a folder for it")
+    add("--no-drain", action="store_true", help="do not ask the gateway to drain the slice before")
+    add("--force", action="store_true", help="also the last slice that serves, or a busy one")
+
+
 def _add_up(add: Callable[..., Any]) -> None:
     add("--enable-mig", action="store_true", help="switch MIG mode on where it is off")
     add("--model-repository", metavar="DIR", help="models for every slice (configs/models)")
@@ -129,7 +142,8 @@ def _add_up(add: Callable[..., Any]) -> None:
         help="for every server, as --triton-arg=--log-verbose=1; or all of them last, after --",
     )
     add("--tritonserver", metavar="FILE", help="the program (PATH, then nvidia-pytriton)")
-    add("--runtime", metavar="NAME", help="what servers run as: process")
+    add("--runtime", metavar="NAME", help="what servers run as: process or docker (process)")
+    add("--image", metavar="IMAGE", help="of each server, with --runtime docker (NVIDIA's Triton)")
     add("--inventory", metavar="FILE", help="file for the gateway (STATE_DIR/slices.json)")
     add("--ready-timeout", type=float, metavar="SECONDS", help="for a server to be ready (120)")
     add("--stop-timeout", type=float, metavar="SECONDS", help="from SIGTERM to SIGKILL (20)")

@@ -23,6 +23,7 @@ from pydantic import (
 
 from contract.slice_spec import Endpoint
 from launcher import layout
+from launcher.docker.settings import DockerSettings
 from launcher.errors import ConfigError
 from launcher.weights import parse as parse_shares
 
@@ -83,6 +84,7 @@ class LauncherConfig(Strict):
         triton_args: More arguments for every server.
         tritonserver: The program; found on PATH or in nvidia-pytriton when not given.
         runtime: What servers run as.
+        docker: About containers; see launcher/docker/settings.py.
         state_dir: Where the launcher keeps what it must remember, and logs.
         inventory: The file for the gateway; `slices.json` in the state folder when not given.
         ready_timeout_s: From the start of a server until it must be ready.
@@ -106,7 +108,8 @@ class LauncherConfig(Strict):
     model_repository: Annotated[str, Field(min_length=1)] = "configs/models"
     triton_args: tuple[str, ...] = ()
     tritonserver: Path | None = None
-    runtime: Literal["process"] = "process"
+    runtime: Literal["process", "docker"] = "process"
+    docker: DockerSettings = DockerSettings()
     state_dir: Path = Path("run")
     inventory: Path | None = None
     ready_timeout_s: PositiveFloat = 120.0
@@ -149,6 +152,14 @@ class LauncherConfig(Strict):
                 raise ValueError(f"{OWN_SETTING} is set by the launcher")
         return value
 
+    @model_validator(mode="after")
+    def _bindable(self) -> "LauncherConfig":
+        if self.runtime == "docker" and (self.gpu or "").partition(":")[0] == "mps":
+            raise ValueError(
+                "runtime docker binds MIG devices; the shares of gpu mps run as processes"
+            )
+        return self
+
     @property
     def inventory_file(self) -> Path:
         """Where the inventory is written."""
@@ -161,7 +172,8 @@ def load(path: Path | None, flags: Mapping[str, Any]) -> LauncherConfig:
 
     Args:
         path: YAML file.
-        flags: Values by key; those that are None were not given.
+        flags: Values by key, `docker.image` for one inside a mapping; those that are None were
+            not given.
 
     Raises:
         ConfigError: One entry for each thing that is wrong, with its path in the file.
@@ -169,7 +181,7 @@ def load(path: Path | None, flags: Mapping[str, Any]) -> LauncherConfig:
     document = _read(path) if path else {}
     given = {key: value for key, value in flags.items() if value is not None}
     try:
-        return LauncherConfig.model_validate({**document, **given})
+        return LauncherConfig.model_validate(_laid_over(document, given))
     except ValidationError as error:
         raise ConfigError([_problem(entry, path, given) for entry in error.errors()]) from error
 
@@ -195,6 +207,17 @@ def amended(settings: str, changes: Mapping[str, Any]) -> LauncherConfig:
         raise ConfigError([_problem(entry, None, given) for entry in error.errors()]) from error
 
 
+def _laid_over(document: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(document)
+    for key, value in flags.items():
+        outer, _, inner = key.rpartition(".")
+        if outer and isinstance(merged.get(outer, {}), dict):
+            merged[outer] = {**merged.get(outer, {}), inner: value}
+        elif not outer:
+            merged[key] = value
+    return merged
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
@@ -216,10 +239,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _problem(entry: Any, path: Path | None, flags: Mapping[str, Any]) -> str:
     keys = [str(part) for part in entry["loc"]]
-    source = "flag" if keys[0] in flags or path is None else str(path)
+    source = "flag" if {keys[0], ".".join(keys)} & flags.keys() or path is None else str(path)
     where = f"{source}: {'.'.join(keys)}"
     if entry["type"] == "extra_forbidden":
-        model = Restart if keys[0] == "restart" else LauncherConfig
+        inner: dict[str, type[BaseModel]] = {"restart": Restart, "docker": DockerSettings}
+        model = inner.get(keys[0], LauncherConfig)
         return f"{where}: unknown key; known keys: {', '.join(model.model_fields)}"
     message = entry["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (it is {entry['input']!r})"

@@ -136,23 +136,26 @@ class _Answers:
         return answer
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response(self._document())
+        return web.json_response(await self._document())
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(text=exposition.metrics(self._document()))
+        return web.Response(text=exposition.metrics(await self._document()))
 
     async def _livez(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        members = self._document()["slices"]
+        members = (await self._document())["slices"]
         waiting = [member["name"] for member in members if member["state"] != "ready"]
         if waiting:
             return web.Response(text=f"not ready: {', '.join(waiting)}\n", status=503)
         return web.Response(text="ok\n")
 
-    def _document(self) -> dict[str, Any]:
-        return status.as_dict(status.Status(self._folder, self._current(), os.getpid()))
+    async def _document(self) -> dict[str, Any]:
+        return await asyncio.to_thread(self._look)
+
+    def _look(self) -> dict[str, Any]:
+        return status.as_dict(status.seen(self._folder, self._current(), os.getpid()))
 
 
 class _Lines:

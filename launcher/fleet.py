@@ -14,13 +14,15 @@ from typing import Final
 
 import structlog
 
-from launcher import triton_log
+from launcher import reservation, triton_log
 from launcher.backoff import Backoff
 from launcher.config import LauncherConfig
-from launcher.errors import StartError
+from launcher.errors import BusyError, LauncherError, StartError
+from launcher.gateway_admin import GatewayAdmin
 from launcher.progress import Progress
 from launcher.ready import is_ready
 from launcher.runtime import Handle, Runtime, Server, ServerSpec
+from launcher.runtimes import open_runtime
 from launcher.state import ServerRecord, ServerState, StateStore
 
 log = structlog.get_logger()
@@ -29,6 +31,8 @@ READY_POLL_S: Final = 0.05
 LOG_POLL_TURNS: Final = 10
 """A server's log is looked at once in this many polls."""
 LOG_TAIL_BYTES: Final = 64 * 1024
+LENT_POLL_S: Final = 0.2
+LEFT_BEHIND_POLL_S: Final = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -145,7 +149,7 @@ class Fleet:
             for member in self.members:
                 self._watch(member)
             try:
-                await asyncio.Event().wait()  # members may come and go: cancellation ends it
+                await self._tidy_jobs()  # members may come and go: cancellation ends it
             finally:
                 self._tasks, self._watched = None, {}
 
@@ -158,13 +162,15 @@ class Fleet:
         started_s = asyncio.get_running_loop().time()
         progress.starting([member.name for member in members])
         self.save()  # the markers, before anything carries one
-        for member in members:
+        # A job goes on when its launcher does not; its slice's server starts once it has ended.
+        starting = [member for member in members if not self._is_lent(member)]
+        for member in starting:
             if member.server is None:
                 self._spawn(member)
         self.save()  # the processes
         try:
             async with asyncio.TaskGroup() as tasks:
-                for member in members:
+                for member in starting:
                     tasks.create_task(self._until_ready(member, progress, started_s))
         except* StartError as failures:
             raise failures.exceptions[0] from None
@@ -247,9 +253,14 @@ class Fleet:
 
     async def _keep(self, member: Member) -> None:
         loop = asyncio.get_running_loop()
+        if member.server is None:
+            await self._restart(member, 0.0)
         while True:
             assert member.server is not None
             how = await member.server.wait_ended()
+            if self._is_lent(member):
+                await self._restart(member, 0.0)
+                continue
             ready_for_s = loop.time() - member.ready_since_s
             delay_s = member.backoff.delay_s(ready_for_s)
             member.reason = f"it ended after {ready_for_s:.0f} s: {how}"
@@ -270,9 +281,11 @@ class Fleet:
             # A new marker: shared memory of the dead and the living must not meet.
             member.handle, member.server = _new_handle(member.name), None
             member.state = "restarting"
-            member.restarts += 1
+            if not self._is_lent(member):
+                member.restarts += 1
             self.save()
             await asyncio.sleep(delay_s)
+            await self._while_lent(member)
             try:
                 self._spawn(member)
                 self.save()
@@ -291,6 +304,54 @@ class Fleet:
             self._mark_ready(member, loop.time())
             log.info("server.restarted", slice=member.name, restarts=member.restarts)
             return
+
+    def refuse_lent(self, names: frozenset[str]) -> None:
+        """Raise BusyError if a job has one of these slices."""
+        lent = sorted(m.name for m in self.members if m.name in names and self._is_lent(m))
+        if lent:
+            raise BusyError(
+                f"{', '.join(lent)} runs a job, which a re-cut would end: run this again when it "
+                "has ended"
+            )
+
+    def _is_lent(self, member: Member) -> bool:
+        return reservation.is_held(self._config.state_dir, member.name)
+
+    async def _while_lent(self, member: Member) -> None:
+        """Wait while a job has the slice."""
+        if not self._is_lent(member):
+            return
+        member.state = "lent"
+        self.save()
+        log.info("slice.lent", slice=member.name)
+        while self._is_lent(member):  # noqa: ASYNC110 - a lock of another process tells nobody
+            await asyncio.sleep(LENT_POLL_S)
+        await self._tidy(member)
+        log.info("slice.returned", slice=member.name)
+
+    async def _tidy_jobs(self) -> None:
+        """Clean up after jobs that were killed, until cancelled."""
+        while True:
+            for member in self.members:
+                await self._tidy(member)
+            await asyncio.sleep(LEFT_BEHIND_POLL_S)
+
+    async def _tidy(self, member: Member) -> None:
+        """Remove the container of a job that was killed, and let the gateway have the slice."""
+        folder, name = self._config.state_dir, member.name
+        left = reservation.left_behind(folder, name)
+        if not left:
+            return
+        gateway = GatewayAdmin(self._config.gateway_admin, self._config.gateway_token_file)
+        try:
+            open_runtime("docker", self._config).sweep([left])
+            if await gateway.answers():
+                await gateway.enable(name)
+        except LauncherError as error:
+            log.warning("job.not_removed", slice=name, job=left, reason=str(error))
+            return
+        reservation.forget(folder, name, left)
+        log.info("job.removed", slice=name, job=left)
 
     async def _end(self, member: Member) -> None:
         if member.server is not None and not member.server.has_ended():
@@ -320,6 +381,20 @@ async def stop(
         for server in running:
             tasks.create_task(_ended(server, timeout_s, hurry))
     runtime.sweep([record.handle.marker for record in records])
+
+
+def end_jobs(records: Sequence[ServerRecord], folder: Path) -> None:
+    """
+    End the jobs that run on these slices, as what they run on is going to go.
+
+    Raises:
+        StartError: The engine does not answer.
+    """
+    for record in records:
+        marker = reservation.marker_of(folder, record.spec.member.name)
+        if marker:
+            open_runtime("docker").sweep([marker])
+            log.info("job.ended", slice=record.spec.member.name, job=marker)
 
 
 async def _ended(server: Server, timeout_s: float, hurry: asyncio.Event) -> None:

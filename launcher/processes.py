@@ -10,14 +10,14 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from launcher import process_table, triton_install
 from launcher.errors import StartError
 from launcher.process_table import ProcessId
-from launcher.runtime import Handle, ServerSpec
+from launcher.runtime import Handle, ServerSpec, Sight
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 NOT_FOR_SERVERS: Final = ("PYTHONHOME", "__PYVENV_LAUNCHER__")
@@ -112,10 +112,16 @@ class ProcessRuntime:
         self._found: triton_install.Installation | None = None
         self._servers: dict[str, ProcessServer] = {}  # of this launcher, by marker
 
-    def check(self) -> None:
-        """Find tritonserver and what it needs, once for all servers."""
+    settings = ""
+
+    async def check(self, say: Callable[[str], None]) -> None:
+        """Find tritonserver and what it needs, once for all servers; takes a moment."""
         self._found = triton_install.find(self._wanted)
         triton_install.check(self._found)
+
+    def cores_near(self, gpu_uuid: str) -> str:
+        """Return nothing: the kernel places processes."""
+        return ""
 
     def start(self, spec: ServerSpec, marker: str, log: Path) -> ProcessServer:
         """Start a tritonserver; the log of the start before stays beside as `.1`."""
@@ -160,6 +166,11 @@ class ProcessRuntime:
             return ProcessServer(Handle(handle.marker, process), process, None)
         except ProcessLookupError:
             return None
+
+    def look(self, handle: Handle) -> Sight | None:
+        """Return the process on record if it runs."""
+        process = handle.process
+        return Sight(process.pid) if process and process_table.is_running(process) else None
 
     def sweep(self, markers: Sequence[str]) -> None:
         """Kill stubs that outlived their server, and remove its shared memory."""

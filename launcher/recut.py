@@ -127,6 +127,7 @@ class Recut:
         """Drain slices, take them out of the inventory, and stop their servers."""
         if not names:
             return
+        self._fleet.refuse_lent(names)
         drained: frozenset[str] = frozenset()
         if manner.gateway is not None:
             progress.step(f"draining {', '.join(sorted(names))}")

@@ -1,15 +1,19 @@
 """Which runtimes there are, by the name that the configuration and the state file use."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
+from launcher.config import LauncherConfig
+from launcher.docker.runtime import DockerRuntime
 from launcher.processes import ProcessRuntime
 from launcher.runtime import Runtime
 
-RUNTIMES: Final[dict[str, Callable[[Path | None], Runtime]]] = {"process": ProcessRuntime}
+RUNTIMES: Final[dict[str, Callable[[LauncherConfig], Runtime]]] = {
+    "process": lambda config: ProcessRuntime(config.tritonserver),
+    "docker": lambda config: DockerRuntime(config.docker),
+}
 
 
-def open_runtime(name: str, tritonserver: Path | None = None) -> Runtime:
-    """Return the runtime; `tritonserver` is the program that the operator chose, if any."""
-    return RUNTIMES[name](tritonserver)
+def open_runtime(name: str, config: LauncherConfig | None = None) -> Runtime:
+    """Return the runtime; the configuration matters for starting servers, not for finding them."""
+    return RUNTIMES[name](config or LauncherConfig())

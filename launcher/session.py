@@ -57,7 +57,7 @@ class Session:
         self._enable_mig = enable_mig
         self._store = StateStore(config.state_dir)
         self._partitioner: Partitioner | None = None
-        self._runtime = open_runtime(config.runtime, config.tritonserver)
+        self._runtime = open_runtime(config.runtime, config)
         self._repository = _repository(config.model_repository)
         self._changed = False  # from then on, failing means undoing
         self._stopping = False
@@ -189,13 +189,14 @@ class Session:
 
     async def _bring_up(self) -> Fleet:
         self._progress.step("checking what is needed")
-        self._runtime.check()
+        await self._runtime.check(self._progress.step)
         _check_repository(self._config.model_repository, self._repository)
         config = self._config
         self._partitioner = partitioners.open_partitioner(self._gpu, config.state_dir)
         earlier = self._store.load()
-        if earlier is not None and earlier.gpu != self._gpu:
-            await self._leave_other_gpu(earlier)
+        wanted = (self._gpu, config.runtime)
+        if earlier is not None and (earlier.gpu, earlier.runtime) != wanted:
+            await self._leave_other(earlier)
         self._progress.step("planning")
         division = self._divide()
         self._fleet = self._adopted()
@@ -249,9 +250,9 @@ class Session:
             self._hurry,
         )
 
-    async def _leave_other_gpu(self, earlier: State) -> None:
-        """Take down what an earlier launcher left on another GPU."""
-        self._progress.step(f"taking down what was left on {earlier.gpu}")
+    async def _leave_other(self, earlier: State) -> None:
+        """Take down what an earlier launcher left on another GPU, or running as something else."""
+        self._progress.step(f"taking down what was left on {earlier.gpu} ({earlier.runtime})")
         partitioner = partitioners.open_partitioner(earlier.gpu, self._config.state_dir)
         runtime = open_runtime(earlier.runtime)
         try:
@@ -287,6 +288,8 @@ class Session:
             model_repository=self._repository,
             arguments=self._config.triton_args,
             environment=device.environment,
+            cpus=self._runtime.cores_near(member.place.gpu) if member.place else "",
+            settings=self._runtime.settings,
         )
 
 

@@ -25,7 +25,8 @@ from launcher.process_table import ProcessId
 from launcher.runtime import Handle, ServerSpec
 
 VERSION: Final = 2
-ServerState = Literal["starting", "ready", "restarting"]
+ServerState = Literal["starting", "ready", "restarting", "lent"]
+"""`lent`: to a job; no server runs meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

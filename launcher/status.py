@@ -1,10 +1,14 @@
 """What is up, as the state file says and the process table confirms."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher import process_table, state
+from launcher import state
+from launcher.errors import LauncherError
+from launcher.runtime import Runtime, Sight
+from launcher.runtimes import open_runtime
 from launcher.state import ServerRecord, State, StateStore
 
 
@@ -16,18 +20,38 @@ class Status:
     Attributes:
         state: None when nothing is up.
         launcher_pid: Who supervises; None when that launcher has ended (it was killed).
+        sights: By marker, what can be seen of each server; None: it does not run.
+        problem: Why nothing can be seen, in a sentence; empty when all is well.
     """
 
     folder: Path
     state: State | None
     launcher_pid: int | None
+    sights: Mapping[str, Sight | None] = field(default_factory=dict)
+    problem: str = ""
 
 
 def read(folder: Path) -> Status:
     """Return the status. Raises LauncherError: the state file cannot be understood."""
     holder = state.holder_of(folder)
     pid = holder.process.pid if holder and holder.command == "up" else None
-    return Status(folder, StateStore(folder).load(), pid)
+    return seen(folder, StateStore(folder).load(), pid)
+
+
+def seen(folder: Path, found: State | None, pid: int | None) -> Status:
+    """Return the status of what is on record, as far as it can be seen; may be called in a thread."""
+    if found is None:
+        return Status(folder, None, pid)
+    try:
+        runtime = open_runtime(found.runtime)
+        sights = {record.handle.marker: _sight(runtime, record) for record in found.servers}
+    except LauncherError as error:
+        return Status(folder, found, pid, problem=str(error))
+    return Status(folder, found, pid, sights)
+
+
+def _sight(runtime: Runtime, record: ServerRecord) -> Sight | None:
+    return runtime.look(record.handle)
 
 
 def as_dict(status: Status) -> dict[str, Any]:
@@ -41,14 +65,16 @@ def as_dict(status: Status) -> dict[str, Any]:
         "launcher_pid": status.launcher_pid,
         "state_dir": str(status.folder),
         "inventory": found.inventory if found else None,
-        "slices": [_slice(record, status.launcher_pid is not None) for record in servers],
+        "runtime": found.runtime if found else None,
+        "problem": status.problem or None,
+        "slices": [_slice(record, status) for record in servers],
     }
 
 
-def _slice(record: ServerRecord, supervised: bool) -> dict[str, Any]:
+def _slice(record: ServerRecord, status: Status) -> dict[str, Any]:
     member = record.spec.member
-    process = record.handle.process
-    running = process_table.is_running(process)
+    sight = status.sights.get(record.handle.marker)
+    supervised = status.launcher_pid is not None
     return {
         "name": member.name,
         "profile": member.profile,
@@ -58,8 +84,9 @@ def _slice(record: ServerRecord, supervised: bool) -> dict[str, Any]:
         "grpc": str(member.grpc),
         "metrics": str(member.metrics) if member.metrics else None,
         "weight": member.weight,
-        "state": _word(record, running, supervised),
-        "pid": process.pid if process and running else None,
+        "state": "unknown" if status.problem else _word(record, sight is not None, supervised),
+        "pid": sight.pid if sight else None,
+        "container": sight.container or None if sight else None,
         "restarts": record.restarts,
         "reason": record.reason,
         "log": record.log,

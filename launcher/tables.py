@@ -113,7 +113,7 @@ def status_table(document: dict[str, Any]) -> RenderableType:
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     with_memory = any(member.get("memory_mib") for member in document["slices"])
     memory = ("MiB used",) if with_memory else ()
-    columns = ("slice", "profile", "MIG UUID", PORTS, "pid", "state", "restarts", "simulated")
+    columns = ("slice", "profile", "MIG UUID", PORTS, "runs as", "state", "restarts", "simulated")
     for column in (*columns, *memory):
         # In a narrow terminal the UUID is what folds; all else must be read at a glance.
         table.add_column(column, no_wrap=column != "MIG UUID", overflow="fold")
@@ -124,7 +124,7 @@ def status_table(document: dict[str, Any]) -> RenderableType:
             member["profile"],
             member["mig_uuid"],
             " ".join(end.rpartition(":")[2] for end in ends if end),
-            str(member["pid"] or "-"),
+            member["container"] or str(member["pid"] or "-"),
             Text(member["state"], style=STATE_STYLES.get(member["state"], "yellow")),
             str(member["restarts"]),
             "yes" if member["simulated"] else "no",
@@ -145,6 +145,8 @@ def status_table(document: dict[str, Any]) -> RenderableType:
     gpus = [_gpu_line(gpu) for gpu in document.get("gpus", ()) if not gpu["simulated"]]
     if document.get("gpu_error"):
         wrong.append(Text(document["gpu_error"], style="red"))
+    if document["problem"]:
+        wrong.append(Text(document["problem"], style="red"))
     return Group(head, *gpus, table, *wrong, *note(document["simulated"]))
 
 

@@ -32,6 +32,7 @@ async def teardown(
     assert state is not None, "teardown() without state"
     remove_inventory(state)
     await fleet.stop(state.servers, runtime, stop_timeout_s, hurry)
+    fleet.end_jobs(state.servers, store.path.parent)
     store.change(servers=())
     partitioner.uncut(store)
     store.remove()

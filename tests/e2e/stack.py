@@ -37,7 +37,7 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port_base = _free_block()
+        self.port_base = free_block()
         self.address, self.admin = (f"127.0.0.1:{port}" for port in free_ports(2))
         self.models = _all_models(folder / "models")
         self.config: dict[str, Any] = {
@@ -171,7 +171,7 @@ def _all_models(folder: Path) -> Path:
     return folder
 
 
-def _free_block() -> int:
+def free_block() -> int:
     """Return a base whose ports are free for seven slices."""
     for _ in range(100):
         base = random.SystemRandom().randrange(10_000, 30_000, 10)

@@ -57,7 +57,9 @@ def test_every_error_is_told_with_its_path(tmp_path):
             "shm-region-prefix-name is set by the launcher",
         ),
         ("restart: {first_delay_s: 9, max_delay_s: 1}", "max_delay_s must not be below"),
-        ("runtime: docker", "runtime: Input should be 'process'"),
+        ("runtime: podman", "runtime: Input should be 'process' or 'docker'"),
+        ("docker: {imag: x}", "docker.imag: unknown key; known keys: image, pull"),
+        ("docker: {shm_size: lots}", "docker.shm_size"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path, text, words):
@@ -67,6 +69,16 @@ def test_what_cannot_be_used_is_refused(tmp_path, text, words):
 def test_a_wrong_flag_is_not_blamed_on_the_file(tmp_path):
     (told,) = problems(tmp_path, "gpu: simulated\n", port_base=0)
     assert told.startswith("flag: port_base: ")
+
+
+def test_a_flag_reaches_into_a_mapping(tmp_path):
+    path = tmp_path / "launcher.yaml"
+    path.write_text("docker: {image: a, memory: 4g}\n")
+    found = config.load(path, {"docker.image": "b"})
+    assert (found.docker.image, found.docker.memory) == ("b", "4g")
+    assert config.load(None, {"docker.image": "c"}).docker.image == "c"
+    (told,) = problems(tmp_path, "docker: {memory: 4g}\n", **{"docker.image": ""})
+    assert told.startswith("flag: docker.image: ")
 
 
 def test_a_missing_file_is_told(tmp_path):

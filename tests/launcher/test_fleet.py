@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from contract.slice_spec import Endpoint, SliceSpec
-from launcher import fleet
+from launcher import fleet, reservation
 from launcher.config import LauncherConfig, Restart
 from launcher.errors import StartError
 from launcher.fleet import Fleet
@@ -53,7 +53,9 @@ class FakeRuntime:
         self.stubborn = False
         self.output = ""
 
-    def check(self):
+    settings = ""
+
+    async def check(self, say):
         """Nothing is missing."""
 
     def start(self, spec, marker, log):
@@ -225,6 +227,63 @@ async def test_servers_of_before_are_adopted_and_the_missing_one_started(tmp_pat
     assert len(runtime.started) == 3
     assert on_record(tmp_path)[0].handle == runtime.started[0].handle
     assert on_record(tmp_path)[1].handle == runtime.started[2].handle
+
+
+async def test_while_a_job_has_a_slice_no_server_is_started_there(made, runtime, tmp_path):
+    await made.start(Heard())
+    async with supervised(made):
+        with reservation.hold(tmp_path, "s0", "mig-job-s0-1_"):
+            runtime.started[0].ended.set()
+            await until(lambda: on_record(tmp_path)[0].state == "lent")
+            assert len(runtime.started) == 2
+        await until(lambda: on_record(tmp_path)[0].state == "ready")
+    assert on_record(tmp_path)[0].restarts == 0
+    assert len(runtime.started) == 3
+
+
+async def test_a_launcher_that_comes_up_while_a_job_runs_waits_for_its_end(tmp_path, runtime):
+    with reservation.hold(tmp_path, "s1", "mig-job-s1-1_"):
+        made = build(tmp_path, runtime)
+        heard = Heard()
+        await made.start(heard)
+        assert heard.ready_names == ["s0"]
+        task = asyncio.ensure_future(made.supervise())
+        await until(lambda: on_record(tmp_path)[1].state == "lent")
+    await until(lambda: on_record(tmp_path)[1].state == "ready")
+    task.cancel()
+
+
+async def test_what_a_killed_job_left_is_removed_and_its_slice_enabled(
+    made, runtime, tmp_path, monkeypatch
+):
+    swept, enabled = [], []
+
+    class Gateway:
+        def __init__(self, address, token_file):
+            """Of any address."""
+
+        async def answers(self):
+            return True
+
+        async def enable(self, name):
+            enabled.append(name)
+
+    class Containers:
+        def sweep(self, markers):
+            swept.extend(markers)
+
+    monkeypatch.setattr(fleet, "GatewayAdmin", Gateway)
+    monkeypatch.setattr(fleet, "open_runtime", lambda name, config=None: Containers())
+    path = reservation.path_of(tmp_path, "s1")
+    path.parent.mkdir()
+    path.write_text("mig-job-s1-1_")
+    await made.start(Heard())
+    async with supervised(made):
+        await until(lambda: not path.read_text())
+    assert (swept, enabled) == (["mig-job-s1-1_"], ["s1"])
+    path.write_text("mig-job-s1-2_")
+    fleet.end_jobs(on_record(tmp_path), tmp_path)
+    assert swept[1:] == ["mig-job-s1-2_"]
 
 
 async def test_stopping_asks_all_at_once_and_sweeps(made, runtime, tmp_path):

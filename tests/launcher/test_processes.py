@@ -34,12 +34,12 @@ MARKER = "mig-test-4d1f2c_"
 
 
 @pytest.fixture
-def runtime(tmp_path):
+async def runtime(tmp_path):
     binary = tmp_path / "tritonserver"
     binary.write_text(PROGRAM.format(python=sys.executable))
     binary.chmod(0o755)
     made = ProcessRuntime(binary)
-    made.check()
+    await made.check(print)
     yield made
     for server in list(made._servers.values()):
         server.kill()
@@ -183,11 +183,11 @@ async def test_what_a_server_of_an_earlier_launcher_leaves_is_swept(runtime, tmp
         others.unlink(missing_ok=True)
 
 
-def test_a_program_that_cannot_be_run_is_told(tmp_path):
+async def test_a_program_that_cannot_be_run_is_told(tmp_path):
     broken = tmp_path / "tritonserver"
     broken.write_text("#!/no/such/interpreter\n")
     broken.chmod(0o755)
     runtime = ProcessRuntime(broken)
-    runtime.check()
+    await runtime.check(print)
     with pytest.raises(StartError, match="cannot be run: No such file"):
         runtime.start(spec(), MARKER, tmp_path / "log")

@@ -58,6 +58,9 @@ class World:
     async def confirm(self, names, progress):
         """All that run are ready."""
 
+    def refuse_lent(self, names):
+        """No job has any."""
+
     async def remove(self, names, timeout_s, hurry):
         self.told.append(f"stop {' '.join(sorted(names))}")
         self.running = {name: s for name, s in self.running.items() if name not in names}

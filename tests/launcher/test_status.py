@@ -56,6 +56,7 @@ def test_everything_that_is_known_of_a_slice(tmp_path):
             "weight": 2.0,
             "state": "ready",
             "pid": os.getpid(),
+            "container": None,
             "restarts": 4,
             "reason": "",
             "log": "/x.log",

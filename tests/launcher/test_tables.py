@@ -73,13 +73,14 @@ UUID = "MIG-49a37a64-8b5b-5709-bce1-222da46a619f"
 def test_status_says_who_watches():
     member = {
         "name": "s0", "profile": "1g.5gb", "mig_uuid": UUID, "http": "h:8000", "grpc": "h:8001",
-        "metrics": "h:8002", "pid": None, "state": "dead", "restarts": 2, "simulated": True,
+        "metrics": "h:8002", "pid": None, "container": None, "state": "dead", "restarts": 2, "simulated": True,
     }  # fmt: skip
     document = {
         "gpu": "simulated:a100-40gb",
         "simulated": True,
         "launcher_pid": None,
         "inventory": "/x",
+        "problem": None,
         "slices": [member],
     }
     shown = text(tables.status_table(document))
@@ -91,11 +92,12 @@ def test_status_says_who_watches():
 def test_in_a_narrow_terminal_ports_pid_and_state_are_still_whole():
     member = {
         "name": "s0", "profile": "1g.5gb", "mig_uuid": UUID, "http": "127.0.0.1:18000",
-        "grpc": "127.0.0.1:18001", "metrics": "127.0.0.1:18002", "pid": 123456,
+        "grpc": "127.0.0.1:18001", "metrics": "127.0.0.1:18002", "pid": 123456, "container": None,
         "state": "restarting", "restarts": 2, "simulated": True,
     }  # fmt: skip
     document = {
-        "gpu": "g", "simulated": True, "launcher_pid": 1, "inventory": "/x", "slices": [member],
+        "gpu": "g", "simulated": True, "launcher_pid": 1, "inventory": "/x", "problem": None,
+        "slices": [member],
     }  # fmt: skip
     shown = text(tables.status_table(document), width=80)
     for word in ("s0", "1g.5gb", "18000 18001 18002", "123456", "restarting", "yes", "simulated"):
