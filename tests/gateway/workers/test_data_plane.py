@@ -19,7 +19,7 @@ from gateway.workers.data_plane import DataPlane
 from tests.support.waiting import free_ports
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
-ALIVE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+ALIVE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n"
 CONFIG = """
 listen: "127.0.0.1:1"
 slices: [{name: s0, http: "127.0.0.1:2", grpc: "127.0.0.1:3"}]
