@@ -164,8 +164,10 @@ class Fleet:
         self.save()  # the markers, before anything carries one
         # A job goes on when its launcher does not; its slice's server starts once it has ended.
         starting = [member for member in members if not self._is_lent(member)]
-        for member in starting:
-            if member.server is None:
+        for member in members:
+            if member not in starting:
+                member.state = "lent"
+            elif member.server is None:
                 self._spawn(member)
         self.save()  # the processes
         try:
@@ -280,8 +282,9 @@ class Fleet:
             self._runtime.sweep([member.handle.marker])
             # A new marker: shared memory of the dead and the living must not meet.
             member.handle, member.server = _new_handle(member.name), None
-            member.state = "restarting"
-            if not self._is_lent(member):
+            lent = self._is_lent(member)
+            member.state = "lent" if lent else "restarting"
+            if not lent:
                 member.restarts += 1
             self.save()
             await asyncio.sleep(delay_s)
