@@ -12,10 +12,10 @@ import tritonclient.grpc.aio as grpc_client
 import tritonclient.http as http_messages
 import tritonclient.http.aio as http_client
 import yaml
-from tests.e2e.load import tensor
 from tritonclient.utils import InferenceServerException
 
 from tests.e2e.stack import SLICES, Stack, wait_until
+from tests.support.tensors import tensor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

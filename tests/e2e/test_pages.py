@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 from prometheus_client.parser import text_string_to_metric_families
-from tests.e2e.load import Load
 
 from gateway.flowers.pictures import listed
 from tests.e2e.beside import Beside
 from tests.e2e.stack import SLICES, Stack, wait_until
 from tests.support.browser import launched, opened
+from tests.support.load import Load, plain
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -77,7 +77,7 @@ def test_seven_slices_lie_on_the_gpu_and_say_that_they_are_simulated(
 def test_the_numbers_are_those_of_the_admin_api_and_of_the_metrics(
     live: Page, stack: Stack
 ) -> None:
-    with Load(stack.address) as load:
+    with Load(plain(stack.address)) as load:
         load.wait_for(100)
     assert load.errors == []
 
