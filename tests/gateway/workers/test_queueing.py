@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tests.gateway.workers.conftest import Start
-from tests.gateway.workers.running import Clients, Running, wait_until
+from tests.gateway.workers.running import Running, clients_of, wait_until
 from tests.gateway.workers.slices import StandIns
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -49,7 +49,7 @@ def test_no_workers_clients_starve(start: Start, slices: StandIns) -> None:
     """The worker that frees a slot sees it first: it must not keep it for its own."""
     running = start(workers=3, queue={"max_in_flight": 1})
     slices.delay_s = 0.01
-    clients = [Clients(running, count=1) for _ in range(24)]
+    clients = [clients_of(running, count=1) for _ in range(24)]
     for client in clients:
         client.__enter__()
     try:
