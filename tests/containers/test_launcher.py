@@ -84,15 +84,12 @@ def test_other_settings_replace_the_containers(system: System):
 @pytest.mark.chaos
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_engine_that_is_restarted_is_waited_for(system: System, number: signal.Signals):
-    """Killed, its containers go on; told to end, it ends them and starts them again."""
+    """Its containers end with it, or as it comes again; the launcher sees to it that all run."""
     system.up()
-    made = names(system)
     system.engine.restart(number)
     system.wait_ready()
     assert "Traceback" not in system.log("launcher")
     assert len(system.containers()) == 2 == len(system.wait_ready())
-    if number is signal.SIGKILL:
-        assert names(system) == made
     system.engine.client.containers.get(names(system)[1]).kill()
     wait_until(lambda: system.slices()["s1"]["restarts"], "s1 is started again")
     system.wait_ready()
