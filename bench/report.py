@@ -15,7 +15,7 @@ from bench.cells import Cell
 from bench.measure import DIRECT, Durations, Measurements, Sample
 
 YARDSTICK: Final = "envoy"
-PEERS: Final = ("envoy", "nginx", "nginx-streaming", "haproxy")
+PEERS: Final = ("envoy", "envoy-replaying", "nginx", "nginx-streaming", "haproxy")
 JSON_VERSION: Final = 1
 MIB: Final = 1024 * 1024
 

@@ -11,4 +11,11 @@ __all__ = ["Envoy", "Gateway", "Haproxy", "Launch", "Nginx", "Proxy", "Setup", "
 
 def known_proxies() -> tuple[Proxy, ...]:
     """Return one of each, in the order in which tables show them; Envoy is the yardstick."""
-    return (Envoy(), Nginx(), Nginx("nginx-streaming", streaming=True), Haproxy(), Gateway())
+    return (
+        Envoy(),
+        Envoy("envoy-replaying", replaying=True),
+        Nginx(),
+        Nginx("nginx-streaming", streaming=True),
+        Haproxy(),
+        Gateway(),
+    )

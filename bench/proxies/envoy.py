@@ -19,6 +19,7 @@ _HTTP_MANAGER: Final = (
 )
 _ROUTER: Final = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_RETRIES: Final = {"retry_on": "connect-failure,refused-stream,reset", "num_retries": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,15 @@ class Envoy:
         name: As tables show it.
         policy: Envoy's `lb_policy`.
         weighted: Whether the slices' weights are configured as `load_balancing_weight`.
+        replaying: Whether it does what the gateway does for requests that a slice has not
+            answered: sends them to another one, for which it keeps their bodies, and sets slices
+            that fail aside. It does neither unless told to.
     """
 
     name: str = "envoy"
     policy: Literal["LEAST_REQUEST", "ROUND_ROBIN"] = "LEAST_REQUEST"
     weighted: bool = False
+    replaying: bool = False
 
     def missing(self) -> str | None:
         if _program() is None:
@@ -57,9 +62,10 @@ class Envoy:
         return Launch(command, http_port=port, grpc_port=port)
 
     def _config(self, setup: Setup, port: int, admin_port: int) -> dict[str, Any]:
+        more = {"retry_policy": _RETRIES} if self.replaying else {}
         routes = [
-            {"match": {"path": GRPC_PATH}, "route": {"cluster": "grpc", "timeout": "0s"}},
-            {"match": {"prefix": "/"}, "route": {"cluster": "http", "timeout": "0s"}},
+            {"match": {"path": GRPC_PATH}, "route": {"cluster": "grpc", "timeout": "0s", **more}},
+            {"match": {"prefix": "/"}, "route": {"cluster": "http", "timeout": "0s", **more}},
         ]
         manager = {
             "@type": _HTTP_MANAGER,
@@ -95,6 +101,7 @@ class Envoy:
     def _cluster(self, protocol: Literal["http", "grpc"], setup: Setup) -> dict[str, Any]:
         speaks = "http_protocol_options" if protocol == "http" else "http2_protocol_options"
         return {
+            **({"outlier_detection": {}} if self.replaying else {}),
             "name": protocol,
             "type": "STATIC",
             "lb_policy": self.policy,
