@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test chaos lint fmt bench figures fuzz lock clean
+.PHONY: help setup demo test chaos containers lint fmt bench figures fuzz lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ test: $(VENV)/.installed-test  ## Run the whole test suite (ARGS='-k name' to ch
 
 chaos: $(VENV)/.installed-test  ## Kill, hang, cut off, reload, replace and flood, for minutes each (CHAOS_SECONDS=120)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+containers: $(VENV)/.installed-test  ## Run launcher, Tritons and compose in a Docker Engine of the tests' own (root)
+	$(BIN)/python -m pytest -m 'docker and not chaos' tests/containers $(ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint  ## Format check, lint, types, architecture, spelling
 	$(BIN)/ruff format --check .

@@ -147,9 +147,11 @@ class Stock:
             self._dialing -= 1
             self.open -= 1
         if refused:
-            self._shared.core.slice_refused(self.member, reason)
+            # Taken out first: whoever hears that the slice is down retires this stock, which would
+            # say of them that they were only turned away.
             clients = list(self.waiting)
             self.waiting.clear()
+            self._shared.core.slice_refused(self.member, reason)
         else:
             self._shared.core.slice_lost(self.member)
             clients = [self.waiting.popitem(last=False)[0]] if self.waiting else []
