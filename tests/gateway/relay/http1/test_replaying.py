@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import QUARANTINED
-from gateway.fleet.health import Order
+from gateway.fleet.health import DOWN, Order
 from gateway.limits import REPLAY_UNSENT, Limits, Timeouts
 from gateway.relay.quarantine import BREAKS_WITHIN_S
 from tests.gateway.making import REFUSED, live
@@ -251,8 +251,22 @@ def test_the_client_is_told_that_its_request_broke_two(stage):
     assert b"the second at this request, which is now refused for 60 s" in took(client)
 
 
-def test_over_kept_connections_it_breaks_two_as_well(stage):
+class ClosesWhatIsDown:
+    """A SliceListener that closes the connections to a slice as it goes down: so does DataPlane."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def slice_changed(self, member, event, reason):
+        if event == "health" and member.health.health is DOWN:
+            self._stage.stocks.close_slice(member)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_over_kept_connections_it_breaks_two_as_well(stage, closes):
     """There a break may mean an idle connection that was closed; that the slice is gone tells."""
+    if closes:
+        stage.fleet.registry.listeners.append(ClosesWhatIsDown(stage))
     for _ in NAMES:
         client, name = sent(stage, OTHER)
         stage.slice(name).sends(OK)
