@@ -70,6 +70,5 @@ class LatencyWatch:
                     f"{others_s * 1e3:.3g} ms are usual",
                     now_s,
                 )
-                del self._seen[
-                    member
-                ]  # what was slow before it went does not count when it returns
+                # What was slow before it went does not count when it returns.
+                del self._seen[member]
