@@ -98,7 +98,7 @@ class AdminServer:
         self._checker = checker
         self._keeper = keeper
         self._events = events or EventLog()
-        self._live = LiveFeed(registry, self._events, self._about, self._sync)
+        self._live = LiveFeed(registry, self._events, self._about, self._sync, self._told_queues)
         self._is_shutting_down = is_shutting_down
         self._runner: web.AppRunner | None = None
         self._process = psutil.Process()
@@ -289,7 +289,7 @@ class AdminServer:
     def _about(self) -> dict[str, Any]:
         return views.gateway(
             self._version, self.clients, self._keeper.policy, POLICIES, self._registry,
-            self._is_shutting_down(), self._counters, self._figures(),
+            self._is_shutting_down(), self._counters, self._figures(), self._told_queues(),
         )  # fmt: skip
 
     async def _sync(self) -> None:

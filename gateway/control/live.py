@@ -16,6 +16,7 @@ from gateway.control import views
 from gateway.control.events import EventLog
 from gateway.control.sampling import Sample, Sampler
 from gateway.control.tasks import Tasks
+from gateway.fleet.queue_report import QueueReport
 from gateway.fleet.registry import SliceRegistry
 
 SAMPLE_S: Final = 1.0
@@ -40,6 +41,7 @@ class LiveFeed:
     Args:
         about: Returns what is told of the gateway itself; flat, small, JSON.
         sync: Returns when the counters are up to date (worker processes have told theirs).
+        queues: Returns what all processes' lines hold.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class LiveFeed:
         events: EventLog,
         about: Callable[[], State],
         sync: Callable[[], Awaitable[None]],
+        queues: Callable[[], QueueReport],
     ) -> None:
         self._registry = registry
         self._events = events
         self._about = about
         self._sync = sync
+        self._queues = queues
         self._readers: set[asyncio.Event] = set()
         self._tasks = Tasks()
         self._running: asyncio.Task[None] | None = None
@@ -132,7 +136,7 @@ class LiveFeed:
                 # A loop that was held up does not make up for what it has missed.
                 next_s = max(next_s + SAMPLE_S, loop.time() + SAMPLE_S / 2)
             elif self._events.last_id == self._told_id:
-                self._sampler.glance(self._registry.slices.values())
+                self._sampler.glance(self._registry.slices.values(), self._queues())
                 continue
             await self._refresh(sample=due)
             await asyncio.sleep(SPACING_S)
@@ -161,7 +165,7 @@ class LiveFeed:
             if list(slices) != list(self._slices):
                 change["order"] = list(slices)
             if sample or not self._sampler.begun:
-                found = self._sampler.look(members, now_s, _wall_ms())
+                found = self._sampler.look(members, self._queues(), now_s, _wall_ms())
                 if found is not None:
                     change["sample"] = found
                     self._history.append(found)

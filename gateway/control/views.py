@@ -150,6 +150,7 @@ def gateway(
     shutting_down: bool,
     counters: Counters,
     figures: ProcessFigures,
+    told: QueueReport,
 ) -> dict[str, Any]:
     """Return what the live page tells of the gateway itself, by the names that /metrics has."""
     _, ready = readiness(registry, shutting_down)
@@ -162,6 +163,7 @@ def gateway(
         "routable": ready["routable"],
         "panic": registry.panicking,
         "connections": counters.accepted - counters.closed,
+        "waiting": sum(waiting for waiting, _, _ in told["lines"].values()),
         "http_requests": counters.http_requests,
         "grpc_calls": counters.grpc_calls,
         "replays": counters.replays,

@@ -26,7 +26,7 @@ export class Chart {
     charts.add(this);
   }
 
-  // series: [{name, colour, values}] with one value (or null) for each of `times`, in ms.
+  // series: [{name, colour, values, width?}] with one value (or null) for each of `times`, in ms.
   show(times, series) {
     this.times = times;
     this.series = series;
@@ -111,14 +111,13 @@ export class Chart {
     }
   }
 
-  curve(pen, { colour, upper, lower, values, dash }, first, x, y) {
+  curve(pen, { colour, upper, lower, values, width = 1.4 }, first, x, y) {
     const path = (row, from, to, step) => {
       for (let i = from; step > 0 ? i <= to : i >= to; i += step) pen.lineTo(x(this.times[i]), y(row[i]));
     };
     pen.strokeStyle = pen.fillStyle = colour;
-    pen.lineWidth = this.stacked ? 1 : 1.8;
+    pen.lineWidth = this.stacked ? 1 : width;
     pen.lineJoin = "round";
-    pen.setLineDash(dash || []);
     for (const [from, to] of runs(this.times, this.stacked ? upper : values, first)) {
       if (lower) {
         pen.globalAlpha = 0.72;
@@ -137,7 +136,6 @@ export class Chart {
         pen.fill();
       }
     }
-    pen.setLineDash([]);
   }
 
   indexAt(moment) {

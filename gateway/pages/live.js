@@ -1,7 +1,7 @@
 // The live page: what the gateway streams, drawn.
 
 import { Chart } from "./chart.js";
-import { brief, byId, bytes, clock, colour, duration, element, number, text } from "./parts.js";
+import { brief, byId, bytes, clock, colour, count, duration, element, modelColour, number, text } from "./parts.js";
 import { complain, give, onToken, showLink } from "./shell.js";
 import { SliceView } from "./slices.js";
 import { call, keepFollowing } from "./stream.js";
@@ -13,9 +13,11 @@ const now = { you: { may_write: false }, gateway: {}, slices: new Map(), history
 const view = new SliceView(byId("slices"), byId("table").tBodies[0], order);
 const charts = {
   rate: new Chart(byId("chart-rate"), { stacked: true, format: brief, label: "Throughput in answers per second" }),
-  latency: new Chart(byId("chart-latency"), { format: brief, label: "Latency in milliseconds" }),
-  inFlight: new Chart(byId("chart-in-flight"), { stacked: true, format: brief, label: "Requests in flight" }),
-  p99: new Chart(byId("chart-p99"), { format: brief, label: "99th percentile of each slice in milliseconds" }),
+  p50: new Chart(byId("chart-p50"), { format: brief, label: "Median latency in milliseconds" }),
+  p99: new Chart(byId("chart-p99"), { format: brief, label: "99th percentile of latency in milliseconds" }),
+  inFlight: new Chart(byId("chart-in-flight"), { stacked: true, format: count, label: "Requests in flight, mean of each second" }),
+  waiting: new Chart(byId("chart-waiting"), { stacked: true, format: count, label: "Requests that wait for a slice, mean of each second" }),
+  wait: new Chart(byId("chart-wait"), { format: brief, label: "How long those waited that were served then, in milliseconds" }),
 };
 
 // --- what comes -------------------------------------------------------------------------------
@@ -79,10 +81,23 @@ function draw() {
   text(byId("now-p50"), brief(sample?.all.p50));
   text(byId("now-p99"), brief(sample?.all.p99));
   text(byId("now-in-flight"), number(slices.reduce((sum, s) => sum + s.in_flight, 0)));
+  text(byId("now-waiting"), number(gateway.waiting));
   text(byId("now-failures"), brief(sample?.all.failures));
-  text(byId("now-connections"), number(gateway.connections));
+  drawFlow(gateway, slices);
   drawCharts(slices);
   drawGateway(gateway);
+}
+
+const POLICIES = { least_load: "gives each request to the slice with the least load", round_robin: "gives requests to the slices in turn" };
+
+// One line that says what this is.
+function drawFlow(gateway, slices) {
+  text(byId("flow-clients"), gateway.connections === 1 ? "1 client" : `${number(gateway.connections)} clients`);
+  text(byId("flow-at"), gateway.clients.join(", "));
+  text(byId("flow-policy"), POLICIES[gateway.policy] ?? gateway.policy);
+  const gpus = new Set(slices.map((s) => s.place?.gpu).filter(Boolean)).size;
+  const on = gpus === 1 ? " of one GPU" : gpus > 1 ? ` of ${gpus} GPUs` : "";
+  text(byId("flow-slices"), `${slices.length} ${slices.length === 1 ? "slice" : "slices"}${on}`);
 }
 
 function drawCharts(slices) {
@@ -90,15 +105,20 @@ function drawCharts(slices) {
   const each = (key) => slices.map((slice, i) => ({
     name: slice.name, colour: colour(i), values: now.history.map((s) => s.slices[slice.name]?.[key] ?? null),
   }));
-  const accent = getComputedStyle(document.documentElement).getPropertyValue("--accent");
-  const strong = getComputedStyle(document.documentElement).getPropertyValue("--bad");
+  const style = getComputedStyle(document.documentElement);
+  const ink = style.getPropertyValue("--text");
+  const all = (key) => ({ name: "all", colour: ink, width: 2.6, values: now.history.map((s) => s.all[key]) });
   charts.rate.show(times, each("rate"));
+  charts.p50.show(times, [...each("p50"), all("p50")]);
+  charts.p99.show(times, [...each("p99"), all("p99")]);
   charts.inFlight.show(times, each("busy"));
-  charts.p99.show(times, each("p99"));
-  charts.latency.show(times, [
-    { name: "p50", colour: accent, values: now.history.map((s) => s.all.p50) },
-    { name: "p99", colour: strong, values: now.history.map((s) => s.all.p99) },
-  ]);
+  const models = [...new Set(now.history.flatMap((s) => Object.keys(s.queue.models)))].sort();
+  charts.waiting.show(times, (models.length ? models : [""]).map((model, i) => ({
+    name: model || "nobody", colour: modelColour(i), values: now.history.map((s) => s.queue.models[model] ?? 0),
+  })));
+  charts.wait.show(times, ["p50", "p99"].map((key) => ({
+    name: key, colour: style.getPropertyValue(key === "p50" ? "--accent" : "--bad"), values: now.history.map((s) => s.queue[key]),
+  })));
 }
 
 function drawGateway(gateway) {

@@ -31,6 +31,11 @@ export function colour(index) {
   return `hsl(${Math.round(index * 137.508) % 360} 60% 55%)`;
 }
 
+// Models are not slices: tones of their own.
+const TONES = ["#7a8fa6", "#b0793f", "#7d9a4d", "#a06a99", "#4f9a94", "#a3565c"];
+
+export const modelColour = (index) => TONES[index % TONES.length];
+
 export function number(value, digits = 0) {
   if (value == null) return "–";
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -42,6 +47,9 @@ export function brief(value) {
   const size = Math.abs(value);
   return number(value, size >= 100 || value === 0 ? 0 : size >= 10 ? 1 : 2);
 }
+
+// A mean of numbers of requests.
+export const count = (value) => number(value, value == null || Number.isInteger(value) ? 0 : 1);
 
 export function bytes(value) {
   return value >= 2 ** 30 ? `${number(value / 2 ** 30, 2)} GiB` : `${number(value / 2 ** 20, 1)} MiB`;

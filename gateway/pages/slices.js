@@ -9,6 +9,12 @@ const TOLD = {
   disable: "No new work; then out of service: no connections, no checks",
 };
 
+const MODEL = {
+  ready: ["✓", "is ready here"],
+  away: ["✗", "is not ready here"],
+  unknown: ["–", "is not asked for while the slice is off"],
+};
+
 export class SliceView {
   // ordered(name, verb) is called when a button is pressed.
   constructor(root, tbody, ordered) {
@@ -129,12 +135,17 @@ class Tile {
   }
 
   models(slice, models) {
-    const ready = new Set(slice.models.map((m) => m.name));
-    const key = models.map((m) => `${m}${ready.has(m)}`).join();
+    const there = new Set(slice.models.map((m) => m.name));
+    // What a slice had when it was last well, says nothing while it is not, or is not asked.
+    const known = slice.order === "disabled" ? "unknown" : slice.healthy ? "ready" : "away";
+    const told = models.map((name) => [name, there.has(name) ? known : "away"]);
+    const key = told.join();
     if (key === this.modelsKey) return;
     this.modelsKey = key;
-    this.parts.models.replaceChildren(...models.map((name) =>
-      element("li", { "data-ready": String(ready.has(name)), title: `${name} is ${ready.has(name) ? "" : "not "}ready here` }, `${ready.has(name) ? "✓" : "✗"} ${name}`)));
+    this.parts.models.replaceChildren(...told.map(([name, how]) => {
+      const [mark, words] = MODEL[how];
+      return element("li", { "data-ready": String(how === "ready"), title: `${name} ${words}` }, `${mark} ${name}`);
+    }));
   }
 }
 

@@ -122,7 +122,8 @@ class Screen:
         text.append(
             f"   {gateway['policy']}   {_brief(now.get('rate'))} answers/s"
             f"   p50 {_brief(now.get('p50'))} ms   p99 {_brief(now.get('p99'))} ms"
-            f"   {gateway['connections']} clients   faults {sum(gateway['faults'].values())}"
+            f"   {gateway['waiting']} waiting   {gateway['connections']} clients"
+            f"   faults {sum(gateway['faults'].values())}"
         )
         if any(view["simulated"] for view in self._slices.values()):
             text.append("   simulated: the MIG devices exist on paper only", "yellow")

@@ -53,6 +53,34 @@ def table(page: Page) -> dict[str, list[str]]:
     return {cells[0]: cells for cells in rows}
 
 
+def tile_facts(page: Page, name: str) -> tuple[list[str], list[str]]:
+    """Return (words, values) of what a slice's tile says."""
+    root = tile(page, name)
+    return root.locator("dt").all_inner_texts(), root.locator("dd").all_inner_texts()
+
+
+def facts(page: Page) -> dict[str, int]:
+    """Return the counters that the page tells of the gateway itself."""
+    words = page.locator("#gateway dt").all_inner_texts()
+    values = page.locator("#gateway dd").all_inner_texts()
+    return {
+        word: int(value.replace(",", ""))
+        for word, value in zip(words, values, strict=True)
+        if word in ("HTTP requests", "gRPC calls", "sent to a second slice")
+    }
+
+
+def metrics(stack: Stack) -> dict[tuple[str, str | None, str | None], float]:
+    """Return the gateway's own metrics by (name, slice, protocol)."""
+    with urllib.request.urlopen(f"http://{stack.admin}/metrics?slices=false") as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        return {
+            (s.name, s.labels.get("slice"), s.labels.get("protocol")): s.value
+            for family in families
+            for s in family.samples
+        }
+
+
 # --- the live page ----------------------------------------------------------------------------
 
 
@@ -83,13 +111,13 @@ def test_the_numbers_are_those_of_the_admin_api_and_of_the_metrics(
 
     def agrees() -> bool:
         views = stack.slices()
-        with urllib.request.urlopen(f"http://{stack.admin}/metrics?slices=false") as answer:
-            families = text_string_to_metric_families(answer.read().decode())
-            samples = {
-                (s.name, s.labels.get("slice"), s.labels.get("protocol")): s.value
-                for family in families
-                for s in family.samples
-            }
+        samples = metrics(stack)
+        if facts(live) != {
+            "HTTP requests": samples["mig_gateway_http_requests_total", None, None],
+            "gRPC calls": samples["mig_gateway_grpc_calls_total", None, None],
+            "sent to a second slice": samples["mig_gateway_replays_total", None, None],
+        }:
+            return False
         rows = table(live)
         for name, view in views.items():
             http, grpc, failures = (int(text.replace(",", "")) for text in rows[name][6:9])
@@ -101,13 +129,46 @@ def test_the_numbers_are_those_of_the_admin_api_and_of_the_metrics(
             ]
             if not [http, grpc, failures] == wanted == counted:
                 return False
+            told = dict(zip(*tile_facts(live, name), strict=True))
+            if (told["served"], told["failed"]) != (f"{http + grpc:,}", f"{failures:,}"):
+                return False
+            in_flight = samples["mig_gateway_slice_in_flight", name, None]
+            if not int(told["in flight"]) == view["in_flight"] == in_flight == 0:
+                return False
             for text, quantile in zip(rows[name][9:11], ("p50", "p99"), strict=True):
                 wanted_ms = view["latency_ms"]["all"][quantile]
                 if float(text.replace(",", "")) != pytest.approx(wanted_ms, rel=0.006, abs=0.006):
                     return False
-        return live.locator("#now-in-flight").inner_text() == "0"
+        connected = (
+            samples["mig_gateway_connections_accepted_total", None, None]
+            - samples["mig_gateway_connections_closed_total", None, None]
+        )
+        return (
+            live.locator("#now-in-flight").inner_text() == "0"
+            and live.locator("#now-waiting").inner_text() == "0"
+            and live.locator("#flow-clients").inner_text() == f"{connected:.0f} clients"
+        )
 
     wait_until(agrees, "the page, the API and the metrics say the same")
+
+
+def test_who_waits_for_a_slice_is_drawn_and_counted(
+    live: Page, stack: Stack, browser: Browser
+) -> None:
+    expect(live.locator("#chart-waiting canvas")).to_have_attribute(
+        "aria-label", re.compile("nobody 0$")
+    )
+    with opened(browser, f"http://{stack.admin}/flowers") as flowers:
+        flowers.locator("#outstanding").fill("100")
+        flowers.get_by_role("button", name="Start").click()
+        expect(live.locator("#now-waiting")).to_have_text(re.compile("^[1-9]"))
+        waiting = live.locator("#chart-waiting canvas")
+        expect(waiting).to_have_attribute("aria-label", re.compile("flower [1-9]"))
+        waited = live.locator("#chart-wait canvas")
+        expect(waited).to_have_attribute("aria-label", re.compile(r"p50 [\d.]+, p99 [\d.]+$"))
+        lines = stack.ask("GET", "/v1/queues")[1]["queues"]
+        assert [line["model"] for line in lines if line["ended"]] == ["flower"]
+    expect(live.locator("#now-waiting")).to_have_text("0")
 
 
 def test_a_click_changes_the_gateway_and_the_gateway_changes_the_page(

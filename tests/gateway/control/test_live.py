@@ -16,6 +16,7 @@ from gateway.control.events import EventLog
 from gateway.control.live import LiveFeed
 from gateway.control.live_stream import LiveStream
 from gateway.fleet.health import Order
+from gateway.fleet.queue_report import report
 from tests.gateway.control.scripted import until
 from tests.gateway.making import REFUSED, Fleet, make_spec
 
@@ -31,7 +32,10 @@ class Stage:
         self.fleet.registry.recorders.append(self.events.record)
         self.about = {"policy": "least_load", "connections": 0}
         self.looks = 0
-        self.feed = LiveFeed(self.fleet.registry, self.events, lambda: dict(self.about), self._sync)
+        self.feed = LiveFeed(
+            self.fleet.registry, self.events, lambda: dict(self.about), self._sync,
+            lambda: report(self.fleet.registry.queues),
+        )  # fmt: skip
         app = web.Application()
         app.add_routes([web.get("/v1/live", LiveStream(self.feed, lambda request: READER).get)])
         self.client: TestClient[web.Request, web.Application] = TestClient(TestServer(app))

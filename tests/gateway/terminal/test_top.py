@@ -47,7 +47,7 @@ def test_what_changes_is_shown_and_what_it_was_that_happened() -> None:
     }  # fmt: skip
     gateway = {
         "ready": True, "routable": 1, "reason": "1 of 1 slices can serve", "policy": "least_load",
-        "connections": 3, "faults": {"no_slice": 2},
+        "waiting": 5, "connections": 3, "faults": {"no_slice": 2},
     }  # fmt: skip
     screen.take("snapshot", {"gateway": gateway, "slices": [view], "events": []})
     assert "simulated" in shown(screen)
