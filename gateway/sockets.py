@@ -6,6 +6,13 @@ from typing import Final, cast
 
 from contract.slice_spec import Endpoint
 
+OWN_LACKS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""Our own lack of descriptors, memory or ports, which says nothing about whom we call."""
+LATE_S: Final = 0.1
+"""A time-out that comes later than this says that our own event loop stood still: its timers come
+before its sockets, so the answer may be waiting to be read."""
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """A name such as localhost may have an address of a kind that this machine does not have."""
 

@@ -18,18 +18,13 @@ from contract.slice_spec import SliceSpec
 from gateway.config_health import HealthSection
 from gateway.control.grpc_probe import BothProbes, GrpcProbe
 from gateway.fleet.health import CheckResult
+from gateway.sockets import LATE_S, OWN_LACKS
 
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 """A repository of a thousand models has an index of 100 KiB."""
 MODELS_MAX: Final = 4096
 """Each makes three pools."""
-LATE_S: Final = 0.1
-"""A time-out that comes later than this says that our own event loop stood still."""
 
-# Our own lack of something, which says nothing about the slice.
-_OURS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
 _GONE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE})
 
 Models = dict[str, tuple[str, ...]]
@@ -79,7 +74,6 @@ class TritonProbe:
         result = await self._check(f"http://{spec.http}", deadline_s, timeout_s)
         late_s = loop.time() - deadline_s
         if not result.passed and not result.conclusive and late_s > LATE_S:
-            # The answer may be waiting to be read: the loop's timers come before its sockets.
             raise CheckNotMadeError(f"the gateway itself stood still for {late_s:.1f} s")
         return CheckResult(
             result.passed, result.reason, result.conclusive, result.models, loop.time() - began_s
@@ -199,7 +193,7 @@ def _failure(asked: str, error: Exception, timeout_s: float) -> CheckResult:
             False, f"{asked}: the connection was closed without an answer", conclusive=True
         )
     number = getattr(error, "errno", None)
-    if number in _OURS:
+    if number in OWN_LACKS:
         raise CheckNotMadeError(str(error)) from error
     if number in _GONE:
         what = "refused" if number == errno.ECONNREFUSED else "reset"

@@ -25,6 +25,11 @@ from gateway.fleet.tally import Tally
 
 ALIKE: Final = 2.0
 """A slice stands out when some other slice fails less than its share divided by this."""
+ALIKE_LATE: Final = 10.0
+"""The same for time-outs, of which most of the others must have so few: too much work makes all of
+them late, but one of them first, and some more than others."""
+SETTLE: Final = 0.5
+"""Share of the window after a time-out until a slice is judged by it: how do the others do by then?"""
 TRIAL_S: Final = 10.0
 """A trial whose request has not ended by then is followed by another; it may be a long one."""
 DRAG_MAX: Final = 10.0
@@ -48,8 +53,8 @@ class EjectionSettings:
         consecutive: Failures in a row.
         window_s: What the ratio and the latencies look back on.
         ratio: Share of the attempts within the window that failed, of at least `samples`.
-        latency_factor: Median latency in medians of the others, of at least `samples` answers
-            each, among three slices or more.
+        latency_factor: Median latency of a model's answers in what is usual for it, of at least
+            `samples` answers each, among three slices or more.
         latency_min_s: A median below this is never too slow.
         duration_s: Of the first ejection; each further one lasts twice as long.
         duration_max_s: Of any.
@@ -178,10 +183,10 @@ class Ejector:
             self._returning[member] = now_s
             member.drag = DRAG_MAX
 
-    def eject_slow(self, member: Slice, reason: str, now_s: float) -> None:
-        """Eject a slice for its latency; not the last one."""
-        tally = self._tally(member, "", now_s)
-        if tally.ejection is FREE and self._fleet.others(member, ""):
+    def eject_slow(self, member: Slice, model: str, reason: str, now_s: float) -> None:
+        """Eject a slice ("") or a model on it for its latency; not the last one."""
+        tally = self._tally(member, model, now_s)
+        if tally.ejection is FREE and self._fleet.others(member, model):
             self._eject(member, tally, Step.EJECT, reason, now_s)
 
     def tick(self, now_s: float) -> None:
@@ -229,9 +234,16 @@ class Ejector:
             self._eject(member, tally, Step.FAILED, reason, now_s)
         elif tally.ejection is FREE:
             tally.failed(now_s)
-            reason = self._too_many(tally, outcome, now_s)
-            if reason and self._stands_out(member, tally, now_s):
-                self._eject(member, tally, Step.EJECT, reason, now_s)
+            if outcome == TIMEOUT:
+                # Where there is too much work all slices are late, one of them first.
+                tally.late_s = tally.late_s or now_s
+            else:
+                self._judge(member, tally, outcome, now_s)
+
+    def _judge(self, member: Slice, tally: Tally, outcome: int, now_s: float) -> None:
+        reason = self._too_many(tally, outcome, now_s)
+        if reason and self._stands_out(member, tally, outcome, now_s):
+            self._eject(member, tally, Step.EJECT, reason, now_s)
 
     def _too_many(self, tally: Tally, outcome: int, now_s: float) -> str:
         """Say which bound the failures have passed; "" while none."""
@@ -246,14 +258,15 @@ class Ejector:
             )
         return ""
 
-    def _stands_out(self, member: Slice, tally: Tally, now_s: float) -> bool:
-        """Say whether some other slice, which could take the work, fails clearly less."""
-        bound = tally.share(now_s) / ALIKE
-        for other in self._fleet.others(member, tally.model):
+    def _stands_out(self, member: Slice, tally: Tally, outcome: int, now_s: float) -> bool:
+        """Say whether some other slice, or most for time-outs, which could take the work, fail less."""
+        others = self._fleet.others(member, tally.model)
+        bound = tally.share(now_s) / (ALIKE_LATE if outcome == TIMEOUT else ALIKE)
+        better = 0
+        for other in others:
             theirs = other.tallies.get(tally.model)
-            if theirs is None or theirs.share(now_s) < bound:
-                return True
-        return False
+            better += theirs is None or theirs.share(now_s) < bound
+        return 2 * better > len(others) if outcome == TIMEOUT else better > 0
 
     def _eject(self, member: Slice, tally: Tally, step: Step, reason: str, now_s: float) -> None:
         settings = self.settings
@@ -284,6 +297,10 @@ class Ejector:
                     before, FREE.value, tally.model,
                 )  # fmt: skip
         elif tally.ejection is FREE:
+            if tally.late_s and now_s >= tally.late_s + SETTLE * self.settings.window_s:
+                tally.late_s = 0.0
+                self._judge(member, tally, TIMEOUT, now_s)
+                return
             # Kept for as long as it was out, so that a slice that fails again is out for longer.
             well_s = now_s - max(tally.since_s, member.failed_at_s)
             if not tally.totals(now_s)[1] and well_s >= tally.out_s:

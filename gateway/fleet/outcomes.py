@@ -26,6 +26,8 @@ GRPC_SERVER_ERRORS: Final = frozenset({b"2", b"13", b"14", b"15"})
 
 _UNAVAILABLE: Final = b"14"
 _NOT_FOUND: Final = b"5"
+_OVERLOADED: Final = (b"Exceeds maximum queue size", b"Request timeout expired")
+"""Triton's queue policy has refused the request; over HTTP that is 503. Seen with 2.51."""
 _STOPS: Final = (b"is stopping", b"shutting down", b"Server exiting")
 _UNLOADED: Final = b"has no available versions"
 
@@ -47,10 +49,12 @@ def of_http_status(status: int) -> int:
     return SERVER_ERROR if status >= 500 and status not in (501, 503) else REJECTED
 
 
-def of_grpc_status(status: bytes) -> int:
-    """Return the outcome of a call by its `grpc-status`; an answer without one is LOST."""
+def of_grpc_status(status: bytes, message: bytes = b"") -> int:
+    """Return the outcome of a call by its status and `grpc-message`; an answer without one is LOST."""
     if status == b"0":
         return OK
+    if status == _UNAVAILABLE and any(words in message for words in _OVERLOADED):
+        return REJECTED
     if status in GRPC_SERVER_ERRORS:
         return SERVER_ERROR
     return REJECTED if status else LOST

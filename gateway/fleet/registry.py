@@ -253,6 +253,7 @@ class SliceRegistry:
             self.pools.pop(key).clear()
         for key, candidates in found.items():
             self._fill(self._pool(key), candidates)
+        self._latencies.keep_only(self.everywhere.members)
         self.panicking = not self.everywhere.members and bool(self.everywhere.reserve)
         self.fit_queues()
         for callback in self.on_publish:

@@ -37,6 +37,8 @@ class Slice:
         failed_at_s: When an attempt last failed; 0 for never.
         max_in_flight: Inference beyond so many requests in flight waits; NO_LIMIT for none.
         on_free: Told of each request that ends while others wait for a slice; None while none do.
+        paces: What answers took that can be compared with other slices', by the key of the pool: of
+            inference that its clients send alike to all of them.
         tallies: For the slice ("") and for each model on it, what came of the attempts; only where
             there were failures of late, so mostly empty.
     """
@@ -61,6 +63,7 @@ class Slice:
         "on_free",
         "on_idle",
         "order",
+        "paces",
         "spec",
         "tallies",
         "weight",
@@ -87,6 +90,7 @@ class Slice:
         self.failures = 0
         self.http_latency = Histogram()
         self.grpc_latency = Histogram()
+        self.paces: dict[str, Histogram] = {}
         self.on_free: Callable[[], None] | None = None
         self.on_idle: list[Callable[[], None]] = []
 
@@ -105,19 +109,56 @@ class Slice:
             for callback in waiting:
                 callback()
 
-    def answered_http(self, seconds: float) -> None:
-        """Count one HTTP answer relayed to its end."""
-        microseconds = int(seconds * 1e6)
-        latency = self.http_latency
-        latency.counts[bucket_of(microseconds)] += 1
-        latency.total_us += microseconds
+    def answered_http(self, seconds: float, key: str = "") -> None:
+        """
+        Count one HTTP answer relayed to its end.
 
-    def answered_grpc(self, seconds: float) -> None:
-        """Count one gRPC call relayed to its end."""
+        Args:
+            key: Of the pool the slice was picked from, where this answer says how fast the slice is
+                beside the others of that pool; "" where it does not: an error, a request that no
+                other slice could have been given, a stream that lasts as long as its client likes.
+        """
         microseconds = int(seconds * 1e6)
-        latency = self.grpc_latency
-        latency.counts[bucket_of(microseconds)] += 1
+        bucket = bucket_of(microseconds)
+        latency = self.http_latency
+        latency.counts[bucket] += 1
         latency.total_us += microseconds
+        if key:
+            pace = self.paces.get(key) or self.pace(key)
+            if pace is not None:
+                pace.counts[bucket] += 1
+                pace.total_us += microseconds
+
+    def answered_grpc(self, seconds: float, key: str = "") -> None:
+        """Count one gRPC call relayed to its end; see answered_http."""
+        microseconds = int(seconds * 1e6)
+        bucket = bucket_of(microseconds)
+        latency = self.grpc_latency
+        latency.counts[bucket] += 1
+        latency.total_us += microseconds
+        if key:
+            pace = self.paces.get(key) or self.pace(key)
+            if pace is not None:
+                pace.counts[bucket] += 1
+                pace.total_us += microseconds
+
+    def pace(self, key: str) -> Histogram | None:
+        """
+        Return where to note answers of the pool `key`; None where it is no inference for a model here.
+
+        What a client names is never kept, and neither is what the slice no longer has.
+        """
+        pace = self.paces.get(key)
+        if pace is None and self._has(key):
+            self.paces = {known: kept for known, kept in self.paces.items() if self._has(known)}
+            pace = self.paces[key] = Histogram()
+        return pace
+
+    def _has(self, key: str) -> bool:
+        kind, _, rest = key.partition("/")
+        model, _, version = rest.partition("/")
+        versions = None if self.models is None else self.models.get(model)
+        return kind == "infer" and versions is not None and (not version or version in versions)
 
     def failed(self) -> None:
         """Count one attempt that the slice did not answer properly."""

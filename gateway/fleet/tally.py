@@ -21,6 +21,7 @@ class Tally:
         ejection: See gateway.fleet.lifecycle; changed by `move` only.
         streak: Failures since the last success.
         times: Ejections so far, for the back-off.
+        late_s: When the first time-out came that the slice has not been judged by; 0 for none.
         out_s: How long the last ejection was to last.
         until_s: EJECTED or TRYING: when that ends by itself.
         since_s: When `ejection` last changed.
@@ -33,6 +34,7 @@ class Tally:
         "_failed",
         "_ok",
         "ejection",
+        "late_s",
         "model",
         "out_s",
         "reason",
@@ -47,6 +49,7 @@ class Tally:
         self.ejection: Ejection = FREE
         self.streak = 0
         self.times = 0
+        self.late_s = 0.0
         self.out_s = 0.0
         self.until_s = 0.0
         self.since_s = now_s
@@ -82,6 +85,7 @@ class Tally:
         self.ejection = NEXT_EJECTION[self.ejection, step]
         self.since_s = now_s
         self.streak = 0
+        self.late_s = 0.0
         self._ok = [0] * BUCKETS
         self._failed = [0] * BUCKETS
 

@@ -10,6 +10,9 @@ import asyncio
 from typing import Final, Protocol
 
 TICK_S: Final = 0.1
+STILL_S: Final = 0.5
+"""A tick that comes later than this finds that the loop stood still: timers come before sockets, so
+what was waited for may be there. It is read first, and what is still overdue ends a tick later."""
 
 
 class Timed(Protocol):
@@ -24,12 +27,13 @@ class Timed(Protocol):
 class Deadlines:
     """The sweep, and the coarse clock that deadlines are set from."""
 
-    __slots__ = ("_handle", "_items", "_loop", "now_s")
+    __slots__ = ("_handle", "_items", "_loop", "_stood_still", "now_s")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: set[Timed] = set()
         self._handle: asyncio.TimerHandle | None = None
+        self._stood_still = False
         self.now_s = loop.time()
 
     def start(self) -> None:
@@ -51,8 +55,12 @@ class Deadlines:
         return self.now_s + seconds if seconds else 0.0
 
     def _tick(self) -> None:
-        self.now_s = now_s = self._loop.time()
-        # A list first: what times out changes the set.
-        for item in [item for item in self._items if 0.0 < item.deadline_s <= now_s]:
-            item.on_deadline(now_s)
+        last_s, self.now_s = self.now_s, self._loop.time()
+        now_s = self.now_s
+        # Not twice in a row: a loop that is ever late must not keep everything for ever.
+        self._stood_still = now_s - last_s > STILL_S and not self._stood_still
+        if not self._stood_still:
+            # A list first: what times out changes the set.
+            for item in [item for item in self._items if 0.0 < item.deadline_s <= now_s]:
+                item.on_deadline(now_s)
         self._handle = self._loop.call_later(TICK_S, self._tick)

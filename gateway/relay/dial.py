@@ -1,9 +1,23 @@
 """Opening connections to slices: the data plane's only await, once a connection."""
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 from contract.slice_spec import Endpoint
+from gateway.fleet.outcomes import CONNECT_FAILED, REJECTED
+from gateway.sockets import LATE_S, OWN_LACKS
+
+
+class OnFailure(Protocol):
+    """What is called when a connection could not be opened."""
+
+    def __call__(self, reason: str, refused: bool, outcome: int = CONNECT_FAILED, /) -> None:
+        """
+        Args:
+            reason: For people.
+            refused: Nobody listens there, so that no second try is needed to know.
+            outcome: REJECTED where it is our own lack, which says nothing of the slice.
+        """
 
 
 class Dialer:
@@ -20,13 +34,12 @@ class Dialer:
         self,
         endpoint: Endpoint,
         protocol: asyncio.BaseProtocol,
-        on_failure: Callable[[str, bool], None],
+        on_failure: OnFailure,
     ) -> None:
         """
         Connect `protocol` to `endpoint`.
 
-        Exactly one of two things follows: `protocol.connection_made()`, or
-        `on_failure(reason, refused)`; `refused` says that nobody listens there, so that no second try is needed to know.
+        Exactly one of two things follows: `protocol.connection_made()`, or `on_failure(…)`.
         """
         task = self._loop.create_task(self._dial(endpoint, protocol, on_failure), name="dial")
         self._tasks.add(task)
@@ -46,16 +59,20 @@ class Dialer:
         self,
         endpoint: Endpoint,
         protocol: asyncio.BaseProtocol,
-        on_failure: Callable[[str, bool], None],
+        on_failure: OnFailure,
     ) -> None:
-        timeout_s = self._timeout_s
+        timeout_s, began_s = self._timeout_s, self._loop.time()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
         except TimeoutError:
-            on_failure(f"{endpoint}: no connection within {timeout_s:g} s", False)
+            late_s = self._loop.time() - began_s - (timeout_s or 0.0)
+            outcome = REJECTED if late_s > LATE_S else CONNECT_FAILED
+            on_failure(f"{endpoint}: no connection within {timeout_s:g} s", False, outcome)
         except OSError as error:
-            on_failure(f"{endpoint}: {error.strerror or error}", isinstance(error, ConnectionError))
+            outcome = REJECTED if error.errno in OWN_LACKS else CONNECT_FAILED
+            reason = f"{endpoint}: {error.strerror or error}"
+            on_failure(reason, isinstance(error, ConnectionError), outcome)
         except asyncio.CancelledError:
-            on_failure(f"{endpoint}: the gateway is stopping", False)
+            on_failure(f"{endpoint}: the gateway is stopping", False, REJECTED)
             raise

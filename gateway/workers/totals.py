@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gateway.fleet.histogram import Histogram
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
 
@@ -12,7 +13,8 @@ _LATENCIES = ("http_latency", "grpc_latency")
 Totals = dict[str, Any]
 """
 {"counters": {name: more}, "keyed": {name: {key: more}}, "slices": {slice: {name: more}},
- "latencies": {slice: {name: [total_us, {bucket: more}]}}}; what has not changed is left out.
+ "latencies": {slice: {name: [total_us, {bucket: more}]}},
+ "paces": {slice: {key of a pool: [total_us, {bucket: more}]}}}; what has not changed is left out.
 """
 
 
@@ -29,7 +31,9 @@ class Meter:
         """Return what has been counted since the last call."""
         current = {member: self._slices.get(member) or _SliceMeter() for member in members}
         self._slices = current  # those that are gone are forgotten
-        found: Totals = {"counters": {}, "keyed": {}, "slices": {}, "latencies": {}}
+        found: Totals = {
+            "counters": {}, "keyed": {}, "slices": {}, "latencies": {}, "paces": {}
+        }  # fmt: skip
         for name in Counters.__slots__:
             value = getattr(self._counters, name)
             if isinstance(value, int):
@@ -44,6 +48,8 @@ class Meter:
                 found["slices"][member.name] = counts
             if latencies := meter.latencies(member):
                 found["latencies"][member.name] = latencies
+            if paces := meter.paces(member):
+                found["paces"][member.name] = paces
         return {key: value for key, value in found.items() if value}
 
 
@@ -52,8 +58,8 @@ class _SliceMeter:
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(_SLICE_COUNTS, 0)
-        self._total_us = dict.fromkeys(_LATENCIES, 0)
-        self._buckets: dict[str, list[int]] = {}
+        self._latencies = {name: Histogram() for name in _LATENCIES}
+        self._paces: dict[str, Histogram] = {}
 
     def counts(self, member: Slice) -> dict[str, int]:
         found = {}
@@ -65,21 +71,35 @@ class _SliceMeter:
         return found
 
     def latencies(self, member: Slice) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, told_us in self._total_us.items():
-            latency = getattr(member, name)
-            told = self._buckets.get(name) or [0] * len(latency.counts)
-            if latency.total_us == told_us and sum(latency.counts) == sum(told):
-                continue
-            more = {
-                str(i): n - t
-                for i, (n, t) in enumerate(zip(latency.counts, told, strict=True))
-                if n != t
-            }
-            found[name] = [latency.total_us - told_us, more]
-            self._total_us[name] = latency.total_us
-            self._buckets[name] = list(latency.counts)
-        return found
+        return {
+            name: more
+            for name, told in self._latencies.items()
+            if (more := _added(getattr(member, name), told))
+        }
+
+    def paces(self, member: Slice) -> dict[str, Any]:
+        told = self._paces
+        # Those of models that the slice no longer has are forgotten; see Slice.paces.
+        self._paces = {key: told.get(key) or Histogram() for key in member.paces}
+        return {
+            key: more
+            for key, pace in member.paces.items()
+            if (more := _added(pace, self._paces[key]))
+        }
+
+
+def _added(latency: Histogram, told: Histogram) -> list[Any] | None:
+    """Return [total_us, {bucket: more}] since `told`, which becomes equal; None when nothing is new."""
+    if latency.total_us == told.total_us and latency.count == told.count:
+        return None
+    more = {
+        str(i): n - t
+        for i, (n, t) in enumerate(zip(latency.counts, told.counts, strict=True))
+        if n != t
+    }
+    found = [latency.total_us - told.total_us, more]
+    told.total_us, told.counts = latency.total_us, latency.counts.copy()
+    return found
 
 
 def add(totals: Totals, counters: Counters, slices: Mapping[str, Slice]) -> None:
@@ -96,11 +116,20 @@ def add(totals: Totals, counters: Counters, slices: Mapping[str, Slice]) -> None
             setattr(member, name, getattr(member, name) + more)
     for slice_name, latencies in totals.get("latencies", {}).items():
         member = slices.get(slice_name)
-        for name, (total_us, more_by_bucket) in latencies.items() if member else ():
-            latency = getattr(member, name)
-            latency.total_us += total_us
-            for bucket, more in more_by_bucket.items():
-                latency.counts[int(bucket)] += more
+        for name, more in latencies.items() if member else ():
+            _add(more, getattr(member, name))
+    for slice_name, paces in totals.get("paces", {}).items():
+        member = slices.get(slice_name)
+        for key, more in paces.items():
+            pace = member.pace(key) if member is not None else None
+            if pace is not None:
+                _add(more, pace)
+
+
+def _add(more: list[Any], latency: Histogram) -> None:
+    latency.total_us += more[0]
+    for bucket, n in more[1].items():
+        latency.counts[int(bucket)] += n
 
 
 class Gauges:

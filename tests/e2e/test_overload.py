@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 from tests.e2e.stack import SLICES, Stack, wait_until
 from tests.support.tensors import tensor
 
-pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 SERVICE_S = 0.1
 QUEUE_S = 0.4

@@ -14,7 +14,7 @@ from time import monotonic
 
 from gateway.errors import ANSWER_BROKEN, NO_SLICE, OVERLOADED, SHUTTING_DOWN, Fault
 from gateway.fleet.lanes import Lane
-from gateway.fleet.outcomes import CONNECT_FAILED, REJECTED
+from gateway.fleet.outcomes import CONNECT_FAILED, OK, REJECTED
 from gateway.fleet.places import Place
 from gateway.fleet.readiness import is_ready
 from gateway.fleet.sequences import LiveSequence, SequenceTable
@@ -217,7 +217,10 @@ class Exchange:
         if self.kept_bytes or self.ahead or self.eof or self.closing:
             self.answer_ended(outcome)
             return
-        target.answered_http(monotonic() - self.began_s)
+        assert self.request is not None, "an answer to nothing"
+        target.answered_http(
+            monotonic() - self.began_s, self.request.route.key if outcome == OK else ""
+        )
         self._end_attempt(outcome)
         self.request = self.upstream = self.kept = None
         self.deadline_s = self.shared.deadlines.now_s + self.shared.idle_s
@@ -265,7 +268,9 @@ class Exchange:
         """The answer has been written to its end."""
         target = self.target
         assert target is not None, "answered by nobody"
-        target.answered_http(monotonic() - self.began_s)
+        assert self.request is not None, "an answer to nothing"
+        alike = outcome == OK and self.sequence is None
+        target.answered_http(monotonic() - self.began_s, self.request.route.key if alike else "")
         self.let_go(outcome)
         self.end_request()
 

@@ -217,4 +217,5 @@ class Replayer(Queuer):
         else:
             self.shared.counters.replays += 1
             self._moved_s = core.deadlines.now_s
+            self.began_s = monotonic()  # how long the first one hung is not the next one's latency
             self.go_elsewhere(pool, self._tried)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from gateway.fleet.outcomes import REJECTED
+from gateway.fleet.outcomes import CONNECT_FAILED, REJECTED
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http1.shared import Shared
@@ -139,7 +139,9 @@ class Stock:
             failed = partial(self._dial_failed, upstream)
             core.dialer.dial(self.member.spec.http, protocol, failed)
 
-    def _dial_failed(self, upstream: Upstream, reason: str, refused: bool) -> None:
+    def _dial_failed(
+        self, upstream: Upstream, reason: str, refused: bool, outcome: int = CONNECT_FAILED
+    ) -> None:
         """Nobody answers: all who wait go elsewhere. Too slow: the one who waited longest does."""
         if upstream.transport is not None:  # made, and taken back by the connect timeout
             upstream.connection_lost(None)
@@ -157,7 +159,7 @@ class Stock:
             clients = [self.waiting.popitem(last=False)[0]] if self.waiting else []
         self.queued = self.retired or bool(self.waiting)
         for client in clients:
-            client.on_dial_failed()
+            client.on_dial_failed(outcome)
 
 
 class Stocks:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway import errors
 from gateway.errors import Fault
 from gateway.fleet.lanes import Lane
-from gateway.fleet.outcomes import LOST, REJECTED, of_http_status
+from gateway.fleet.outcomes import LOST, OK, REJECTED, of_http_status
 from gateway.fleet.places import Place
 from gateway.fleet.pools import SlicePool
 from gateway.fleet.sequences import NO_SEQUENCE, TableFullError
@@ -255,7 +255,8 @@ class Call(Stream):
         """The slice has sent its last frame."""
         target = self.target
         if target is not None:
-            target.answered_grpc(time.monotonic() - self.started_s)
+            alike = outcome == OK and self.sticky is None and self.request.path != STREAM_INFER
+            target.answered_grpc(time.monotonic() - self.started_s, self.key if alike else "")
         self.peer = None
         self.done = True
         self.release(outcome)

@@ -187,7 +187,7 @@ class Answer:
                 self.content_length = _length(value, self.content_length)
         self.turned_away = False
         if self.grpc_status is not None:
-            self.outcome = of_grpc_status(self.grpc_status)
+            self.outcome = of_grpc_status(self.grpc_status, message)
             self.turned_away = is_turned_away(self.grpc_status, message)
         else:
             self.outcome = UNSAID

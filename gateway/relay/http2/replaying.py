@@ -5,6 +5,7 @@ How often is decided by gateway.relay.replays; what broke two slices is remember
 gateway.relay.quarantine.
 """
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -85,6 +86,7 @@ def lose(
         call.fail(REPLAY_BUDGET)
     else:
         core.counters.replays += 1
+        call.started_s = time.monotonic()  # how long the first hung is not the next one's latency
         go_elsewhere(call, call.pool)
 
 

@@ -110,14 +110,14 @@ class Upstream(Connection[Half]):
             broke=True,
         )
 
-    def dial_failed(self, reason: str, refused: bool) -> None:
+    def dial_failed(self, reason: str, refused: bool, outcome: int = CONNECT_FAILED) -> None:
         """No connection could be opened; called instead of connection_made()."""
         if refused:
             self.core.slice_refused(self.member, reason)
         else:
             self.core.slice_lost(self.member)
         self.closed = True
-        self._lose_calls(errors.SLICE_REFUSED.because(reason), CONNECT_FAILED)
+        self._lose_calls(errors.SLICE_REFUSED.because(reason), outcome)
 
     def on_setting(self, key: int, value: int) -> None:
         super().on_setting(key, value)
@@ -424,7 +424,7 @@ class Upstream(Connection[Half]):
             self._remove(stream)
         waiting, self.waiting = self.waiting, []
         for stream in streams:
-            unsent = outcome == CONNECT_FAILED or (
+            unsent = not self.connected or (
                 stream.id in unsent_ids and stream.call.request_trailers is None
             )
             sent_s = stream.active_s if broke and stream.ended_out and not unsent else 0.0
@@ -432,3 +432,5 @@ class Upstream(Connection[Half]):
         for call in waiting:
             if not call.done:
                 lose(call, fault, unprocessed=True, outcome=outcome)
+                if not self.connected:
+                    outcome = REJECTED  # one connection that could not be had is one failure

@@ -7,7 +7,7 @@ What the relays do is done here as they do it: pick, begin, end, attempt_ended, 
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from gateway.balance.policies import POLICIES
@@ -31,6 +31,8 @@ class Simulation:
     """
     Attributes:
         behaviours: What a slice does; `serves` for those without one.
+        key: Of the pool that clients ask, from their next request on.
+        pause_s: Of a client between an answer and its next request.
         given: How many requests each slice was given; outcomes: how they ended.
         peak: The most that was in flight at once on each slice.
     """
@@ -42,6 +44,7 @@ class Simulation:
         policy: str = "least_load",
         settings: EjectionSettings | None = None,
         seed: int = 1,
+        models: Sequence[str] = ("m",),
     ) -> None:
         chance = random.Random(seed)
         self.clock = Clock()
@@ -56,11 +59,12 @@ class Simulation:
         )
         self.registry.replace([make_spec(f"s{i}", 18000 + 10 * i) for i in range(slices)])
         for member in self.members:
-            self.registry.record(member, live("m"))
+            self.registry.record(member, live(*models))
         self.clock.now_s += 60.0  # long after the start
         self.behaviours: dict[str, Behaviour] = {}
         self.serves = serves
         self.key = "infer/m"
+        self.pause_s = 0.0
         self.given: Counter[str] = Counter()
         self.outcomes: Counter[int] = Counter()
         self.peak: Counter[str] = Counter()
@@ -102,7 +106,8 @@ class Simulation:
         self._later(TICK_S, self._tick)
 
     def _request(self) -> None:
-        target = self.registry.pool(self.key).pick()
+        key = self.key
+        target = self.registry.pool(key).pick()
         if target is None:
             self.refused += 1
             self._later(0.01, self._request)
@@ -112,12 +117,12 @@ class Simulation:
         self.given[target.name] += 1
         self.peak[target.name] = max(self.peak[target.name], target.in_flight)
         takes_s, outcome = self.behaviours.get(target.name, self.serves)(target, self.clock.now_s)
-        self._later(takes_s, lambda: self._ended(target, takes_s, outcome))
+        self._later(takes_s, lambda: self._ended(target, key, takes_s, outcome))
 
-    def _ended(self, target: Slice, took_s: float, outcome: int) -> None:
+    def _ended(self, target: Slice, key: str, took_s: float, outcome: int) -> None:
         self.outcomes[outcome] += 1
         if outcome == OK:
-            target.answered_http(took_s)
+            target.answered_http(took_s, key)
         target.end()
-        self.registry.attempt_ended(target, self.key, outcome)
-        self._later(0.0, self._request)
+        self.registry.attempt_ended(target, key, outcome)
+        self._later(self.pause_s, self._request)

@@ -63,6 +63,23 @@ def test_five_server_errors_take_out_the_model_on_that_slice_and_nothing_else() 
     assert fleet["a"].state.value == "ready"
 
 
+def test_time_outs_are_judged_when_it_is_known_how_the_others_do() -> None:
+    """Where there is too much work one slice is late five times before any other is."""
+    fleet = Fleet("a", "b", "c", "d")
+    end(fleet, "a", TIMEOUT, times=5)
+    wait(fleet, 0.5)
+    for name in "bc":
+        end(fleet, name, TIMEOUT)
+    wait(fleet, 10.0)
+    assert fleet.members("infer/m") == ["a", "b", "c", "d"]
+    end(fleet, "a", TIMEOUT, times=5)
+    wait(fleet, 1.0)
+    end(fleet, "b", TIMEOUT)
+    end(fleet, "b", OK, times=50)
+    wait(fleet, 4.5)
+    assert fleet.members("infer/m") == ["b", "c", "d"]
+
+
 def test_a_success_ends_the_row() -> None:
     fleet = Fleet("a", "b")
     end(fleet, "a", LOST, times=4)
@@ -323,6 +340,16 @@ def test_http_statuses(status: int, outcome: int) -> None:
 )  # fmt: skip
 def test_grpc_statuses(status: bytes, outcome: int) -> None:
     assert of_grpc_status(status) == outcome
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"),
+    [(b"[request id: <id_unknown>] Exceeds maximum queue size", REJECTED),
+     (b"Request timeout expired", REJECTED), (b"stub process is not healthy", SERVER_ERROR)],
+)  # fmt: skip
+def test_a_triton_whose_queue_is_full_has_not_failed(message: bytes, outcome: int) -> None:
+    """Its queue policy refuses with UNAVAILABLE: five in a row are soon there, in an overload."""
+    assert of_grpc_status(b"14", message) == outcome
 
 
 # --- whatever happens -------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The experiments that peers fail, on paper: black holes, herds, flapping, small and large pools."""
 
 import itertools
+import random
+from math import ceil
 
 import pytest
 
@@ -10,8 +12,10 @@ from gateway.fleet.lifecycle import FREE
 from gateway.fleet.outcomes import CONNECT_FAILED, LOST, OK, SERVER_ERROR, TIMEOUT
 from gateway.fleet.slices import Slice
 from tests.gateway.fleet.simulation import Behaviour, Simulation, serve_in
+from tests.gateway.making import live
 
 AT_ONCE_S = 0.001
+AT_ONCE = EjectionSettings(slow_start_s=0.0)
 
 
 def fail_at_once(outcome: int = SERVER_ERROR) -> Behaviour:
@@ -211,6 +215,124 @@ def test_slowness_that_ejects_nobody(
     fleet.clients(6 * slices)
     fleet.run(30.0)
     assert fleet.told("ejected") == []
+
+
+def test_slices_that_were_busy_while_others_were_out_are_not_slow() -> None:
+    """
+    Three slices work on a slow model, beyond what they can, while four are out; then all are asked
+    for a quick one. What the three did in the window before says nothing against them.
+    """
+    takes_s = {"slow": 0.1, "quick": 0.002}
+    fleet = Simulation(7, serve_in(0.0), settings=AT_ONCE, models=("slow", "quick"))
+    fleet.serves = lambda member, now_s: (takes_s[fleet.key.split("/")[1]], OK)
+    for name in ("s3", "s4", "s5", "s6"):
+        fleet.registry.order(fleet[name], Order.DRAINED, "test")
+    fleet.key = "infer/slow"
+    fleet.clients(60)
+    fleet.run(8.0)
+    fleet.key, fleet.pause_s = "infer/quick", 1.0
+    for name in ("s3", "s4", "s5", "s6"):
+        fleet.registry.order(fleet[name], Order.ENABLED, "test")
+    fleet.run(30.0)
+    assert fleet.told("ejected") == []
+
+
+def test_slices_that_were_busy_with_the_same_model_while_others_were_out_are_not_slow() -> None:
+    fleet = Simulation(7, serve_in(0.1), settings=AT_ONCE)
+    for name in ("s3", "s4", "s5", "s6"):
+        fleet.registry.order(fleet[name], Order.DISABLED, "test")
+    fleet.clients(60)
+    fleet.run(8.0)
+    fleet.serves, fleet.pause_s = serve_in(0.001), 1.0
+    for name in ("s3", "s4", "s5", "s6"):
+        fleet.registry.order(fleet[name], Order.ENABLED, "test")
+        fleet.registry.record(fleet[name], live("m"))
+    fleet.run(30.0)
+    assert fleet.told("ejected") == []
+
+
+def test_a_slice_that_is_asked_for_a_slower_model_is_not_slow() -> None:
+    """As where sequences stay on their slices: the models take what they take."""
+    fleet = Simulation(4, serve_in(0.0), models=("slow", "quick"))
+    for _ in range(3000):
+        for name, member in fleet.registry.slices.items():
+            key, took_s = ("infer/slow", 0.2) if name == "s0" else ("infer/quick", 0.002)
+            member.answered_http(took_s, key)
+        fleet.run(0.01)
+    assert fleet.told("ejected") == []
+
+
+def test_where_all_are_slow_at_once_nobody_is_ejected() -> None:
+    fleet = Simulation(7, serve_in(0.01))
+    fleet.clients(30)
+    fleet.run(20.0)
+    fleet.serves = serve_in(2.0)
+    fleet.run(40.0)
+    assert fleet.told("ejected") == []
+
+
+def one_by_one(service_s: float, patience_s: float, seed: int) -> Behaviour:
+    """
+    A slice works on one request after the other, also on those nobody waits for any more.
+
+    Time-outs are found by a sweep every tenth of a second: in the worst case those of one slice
+    before those of the next.
+    """
+    free_s: dict[Slice, float] = {}
+    chance = random.Random(seed)
+
+    def serves(member: Slice, now_s: float) -> tuple[float, int]:
+        begin_s = max(now_s, free_s.get(member, 0.0))
+        free_s[member] = done_s = begin_s + chance.expovariate(1 / service_s)
+        if done_s - now_s < patience_s:
+            return done_s - now_s, OK
+        in_turn_s = 1e-4 * int(member.name[1:])
+        return ceil((now_s + patience_s) * 10) / 10 - now_s + in_turn_s, TIMEOUT
+
+    return serves
+
+
+@pytest.mark.parametrize("clients", [21, 30])
+@pytest.mark.parametrize("slices", [2, 4, 7])
+def test_more_work_than_can_be_done_in_time_ejects_nobody(slices: int, clients: int) -> None:
+    for seed in range(20):
+        fleet = Simulation(slices, one_by_one(0.1, 2.0, seed))
+        fleet.clients(slices * clients)
+        fleet.run(30.0)
+        assert fleet.told("ejected") == [], seed
+        assert fleet.outcomes[TIMEOUT] > 100
+
+
+def test_a_slice_that_answers_nothing_in_time_is_ejected_where_others_do() -> None:
+    fleet = Simulation(4, serve_in(0.05))
+    fleet.behaviours["s1"] = lambda member, now_s: (2.0, TIMEOUT)
+    fleet.clients(40)
+    fleet.run(2.0 + 0.5 * EjectionSettings().window_s + 1.0)
+    assert fleet.told("ejected") == ["s1"]
+
+
+def test_half_of_the_slices_are_no_outliers() -> None:
+    """By turns a short and a long request: of four slices two get all of the long ones."""
+    fleet = Simulation(4, serve_in(0.01), "round_robin")
+    fleet.behaviours["s1"] = fleet.behaviours["s3"] = serve_in(0.2)
+    fleet.clients(20)
+    fleet.run(30.0)
+    assert fleet.told("ejected") == []
+
+
+def test_a_model_that_is_slow_on_one_slice_is_ejected_there_alone() -> None:
+    takes_s = {"one": 0.02, "two": 0.02}
+    fleet = Simulation(4, serve_in(0.0), "round_robin", models=("one", "two"))
+    fleet.serves = lambda member, now_s: (
+        0.5 if member.name == "s2" and fleet.key == "infer/two" else takes_s[fleet.key[6:]], OK
+    )  # fmt: skip
+    fleet.clients(24)
+    for turn in range(60):
+        fleet.key = ("infer/one", "infer/two")[turn % 2]
+        fleet.run(0.7)
+    assert {(name, model) for _, name, event, model in fleet.events if event == "ejected"} == {
+        ("s2", "two")
+    }
 
 
 def test_a_small_slice_may_be_slower_than_the_large_ones() -> None:

@@ -306,7 +306,7 @@ def test_a_slice_that_comes_back_is_given_little_at_first() -> None:
 def test_in_panic_the_limits_hold_as_well() -> None:
     """No slice is well: the one that may recover is asked, within its limit."""
     fleet = LimitedFleet("a", "b")
-    fleet.registry.ejector.eject_slow(fleet["a"], "test", fleet.clock())
+    fleet.registry.ejector.eject_slow(fleet["a"], "", "test", fleet.clock())
     fleet.registry.order(fleet["b"], Order.DRAINED, "test")
     first, second = fleet.ask(), fleet.ask()
     assert (first.served, second.served, second.faults) == (["a"], [], [])
@@ -317,7 +317,7 @@ def test_in_panic_the_limits_hold_as_well() -> None:
 
 def test_the_request_that_tries_a_slice_comes_out_of_the_line() -> None:
     fleet = LimitedFleet("a", "b")
-    fleet.registry.ejector.eject_slow(fleet["a"], "test", fleet.clock())
+    fleet.registry.ejector.eject_slow(fleet["a"], "", "test", fleet.clock())
     fleet.ask()
     waiting = fleet.ask()
     fleet.clock.now_s += 60.0

@@ -75,3 +75,19 @@ def test_answers_are_counted_by_protocol() -> None:
     member.answered_grpc(0.020)
     assert (member.http_latency.count, member.grpc_latency.count) == (1, 2)
     assert member.grpc_latency.total_us == 40_000
+
+
+def test_paces_are_of_models_that_the_slice_has_and_no_others() -> None:
+    """What clients name is not remembered, nor what the slice no longer has."""
+    member = make_slice()
+    member.models = {"m": ("1",), "n": ("1",)}
+    for key in ("infer/m", "infer/m", "infer/m/1", "infer/n", "infer/x", "infer/m/9", "call/m", ""):
+        member.answered_http(0.010, key)
+        member.answered_grpc(0.020, key)
+    assert {key: pace.count for key, pace in member.paces.items()} == {
+        "infer/m": 4, "infer/m/1": 2, "infer/n": 2,
+    }  # fmt: skip
+    assert member.paces["infer/m"].total_us == 60_000
+    member.models = {"o": ("1",)}
+    member.answered_http(0.010, "infer/o")
+    assert list(member.paces) == ["infer/o"]

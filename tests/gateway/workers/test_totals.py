@@ -15,10 +15,10 @@ def act(action: str, counters: Counters, member: Slice) -> None:
     match action:
         case "http":
             member.http_requests += 1
-            member.answered_http(0.01)
+            member.answered_http(0.01, "infer/m")
         case "grpc":
             member.grpc_requests += 1
-            member.answered_grpc(0.5)
+            member.answered_grpc(0.5, "infer/m")
         case "failed":
             member.failed()
         case "abandoned":
@@ -39,6 +39,7 @@ def facts(counters: Counters, member: Slice) -> list[object]:
         member.http_requests, member.grpc_requests, member.failures, member.abandoned,
         member.http_latency.counts, member.http_latency.total_us,
         member.grpc_latency.counts, member.grpc_latency.total_us,
+        {key: (pace.counts, pace.total_us) for key, pace in member.paces.items()},
     ]  # fmt: skip
 
 
@@ -46,6 +47,8 @@ def facts(counters: Counters, member: Slice) -> list[object]:
 def test_the_sum_is_what_one_process_would_have_counted(actions: list[tuple[str, int]]) -> None:
     alone, main = (Counters(), make_slice()), (Counters(), make_slice())
     workers = [(Counters(), make_slice()) for _ in range(2)]
+    for _, member in (alone, main, *workers):
+        member.models = {"m": ("1",)}
     meters = [Meter(counters) for counters, _ in workers]
     for action, worker in [*actions, ("report", 0), ("report", 1)]:
         if action == "report":

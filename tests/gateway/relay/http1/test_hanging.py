@@ -34,6 +34,25 @@ def test_what_waits_for_a_slice_that_hangs_goes_to_another(stage: Stage) -> None
     assert stage.idle
 
 
+def test_how_long_a_slice_hung_is_not_the_latency_of_the_one_that_answers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or who helps out would look slow, and be ejected for it."""
+    now_s = 100.0
+    for module in ("downstream", "exchange", "replaying"):
+        monkeypatch.setattr(f"gateway.relay.http1.{module}.monotonic", lambda: now_s)
+    client = stage.client()
+    client.sends(INFER)
+    assert stage.opened("a") == 1
+    now_s += 3.0
+    check(stage, "a", TIMED_OUT, 3)
+    now_s += 0.01
+    stage.slice("b").sends(OK)
+    assert status(client) == 200
+    for latency in (stage.fleet["b"].http_latency, stage.fleet["b"].paces["infer/m"]):
+        assert latency.total_us == pytest.approx(10_000, abs=1)
+
+
 def test_it_goes_to_an_ejected_slice_rather_than_wait(stage: Stage) -> None:
     """Who fails answers at least; and it may well be that he does not fail any more."""
     for _ in range(5):

@@ -299,6 +299,19 @@ def test_a_slice_that_accepts_and_says_nothing_is_given_up(stage):
     stage.assert_at_rest()
 
 
+def test_a_connection_that_cannot_be_had_in_time_is_one_failure_however_many_wait(stage):
+    """A busy slice that is late once must not be ejected for it."""
+    stage.slice("a").silent = True
+    client = stage.client()
+    calls = [client.infers() for _ in range(20)]
+    stage.advance(stage.core.timeouts.connect_s + 0.2)
+    while stage.slice("b").waiting():
+        stage.slice("b").call().answers(b"reply")
+    assert all(call.body == b"reply" for call in calls)
+    assert stage.slice("a").member.failures == 1
+    stage.assert_at_rest()
+
+
 def test_when_streams_run_out_more_connections_are_opened(make_stage):
     stage = make_stage("a", limits=Limits(grpc_connections_per_slice=3))
     stage.slice("a").settings = {frames.SETTING_MAX_CONCURRENT_STREAMS: 4}

@@ -1,6 +1,7 @@
 """What the HTTP/2 relay tells slices of a request's origin, and the fleet of how attempts ended."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -181,6 +182,22 @@ def test_calls_that_wait_for_a_slice_that_hangs_go_elsewhere(stage):
     stage.slice("b").call().answers(b"reply")
     assert (call.body, call.grpc_status) == (b"reply", 0)
     assert stage.counters.replays == 1
+
+
+def test_how_long_a_slice_hung_is_not_the_latency_of_the_one_that_answers(stage, monkeypatch):
+    now_s = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    for module in ("call", "replaying"):
+        monkeypatch.setattr(f"gateway.relay.http2.{module}.time", clock)
+    call, _ = infers(stage)
+    now_s += 3.0
+    hang(stage, "a")
+    now_s += 0.01
+    stage.slice("b").call().answers(b"reply")
+    assert call.grpc_status == 0
+    member = stage.slice("b").member
+    for latency in (member.grpc_latency, member.paces["infer/m"]):
+        assert latency.total_us == pytest.approx(10_000, abs=1)
 
 
 def test_an_answer_that_has_begun_waits_for_its_slice(stage):
