@@ -3,10 +3,15 @@
 import argparse
 import asyncio
 import importlib.metadata
+import json
 import os
 import platform
+import shlex
 import shutil
-from contextlib import nullcontext
+import subprocess
+import sys
+import urllib.request
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from contract.slice_spec import Endpoint
 from gateway.admin_client import AdminClient, CallError
-from gateway.figures import drawing, perf_analyzer, simulated
+from gateway.figures import drawing, perf_analyzer, system
 from gateway.figures.fleet import Fleet
 from gateway.figures.points import Point, Record, needed
 from gateway.flowers import addresses
@@ -27,6 +32,9 @@ from gateway.terminal.connecting import add_admin_options, admin
 BUILT_IN: Final = "built-in load"
 CONCURRENCY: Final = "1,2,4,6,8,12,16,24,32,40,48,64,80,100"
 CLIENTS: Final = "127.0.0.1:50050"
+ANSWER_S: Final = 10.0
+LOAD_BUSY: Final = 0.9
+"""Share of a processor from which on a process of the load has no time left."""
 
 
 def add_command(commands: Any) -> None:
@@ -38,6 +46,13 @@ def add_command(commands: Any) -> None:
         "--simulated", action="store_true",
         help="start seven slices of a simulated GPU whose model takes --service-time",
     )  # fmt: skip
+    parser.add_argument(
+        "--gpu", metavar="GPU",
+        help="start launcher, servers and gateway by itself, for this GPU as the launcher names it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model-repository", type=Path, metavar="DIR", help="for --gpu: the models to serve"
+    )
     parser.add_argument("--service-time", type=_duration, default=0.010, metavar="10ms")
     parser.add_argument(
         "--url", default=CLIENTS, metavar="HOST:PORT", help=f"for clients ({CLIENTS})"
@@ -54,6 +69,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--built-in", action="store_true", help="do not use perf_analyzer, though it is there"
     )
+    parser.add_argument(
+        "--direct", action="store_true",
+        help="measure each point also with the load going straight to the slices (built-in load)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="that send, of the built-in load (1)"
+    )
     parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
     add_admin_options(parser)
     parser.set_defaults(command=run)
@@ -61,20 +83,20 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what is missing, and draw what there is. Raises CallError."""
-    system = (
-        simulated.started(arguments.out / "system", arguments.service_time * 1e3)
-        if arguments.simulated
-        else nullcontext()
-    )
-    with system as started:
+    if arguments.processes < 1:
+        raise CallError("--processes: 1 or more")
+    with _system(arguments) as started:
         calls = AdminClient(f"http://{started.admin}") if started else admin(arguments)
         endpoint = started.clients if started else addresses.near(_endpoint(arguments.url))
-        model = arguments.model or (simulated.MODEL if arguments.simulated else "flower")
+        model = arguments.model or (system.MODEL if arguments.simulated else "flower")
         fleet = Fleet(calls)
-        program = None if arguments.built_in else shutil.which(perf_analyzer.PROGRAM)
-        record = Record(arguments.out, _conditions(arguments, fleet, model, program))
+        built_in = arguments.built_in or arguments.direct
+        program = None if built_in else shutil.which(perf_analyzer.PROGRAM)
+        conditions = _conditions(arguments, fleet, endpoint, model, program)
+        record = Record(arguments.out, conditions, shlex.join(["mig-gateway", *sys.argv[1:]]))
         if not arguments.fresh and record.resume():
-            print(f"goes on with {len(record.points)} points in {arguments.out}")
+            found = len(record.points) + len(record.direct)
+            print(f"goes on with {found} points in {arguments.out}")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             try:
                 runner.run(_measure(arguments, fleet, endpoint, model, program, record))
@@ -87,21 +109,37 @@ def run(arguments: argparse.Namespace) -> int:
     return _report(record, arguments.budget)
 
 
+def _system(arguments: argparse.Namespace) -> AbstractContextManager[system.System | None]:
+    """Return what is to be started first. Raises CallError."""
+    folder = arguments.out / "system"
+    if arguments.simulated:
+        models = system.timed_model(arguments.out / "models", arguments.service_time * 1e3)
+        return system.started(folder, arguments.gpu or system.SIMULATED, models)
+    if not arguments.gpu:
+        return nullcontext()
+    if arguments.model_repository is None:
+        raise CallError("--gpu: say with --model-repository what is to be served")
+    return system.started(folder, arguments.gpu, arguments.model_repository)
+
+
 async def _measure(
     arguments: argparse.Namespace, fleet: Fleet, endpoint: Endpoint, model: str,
     program: str | None, record: Record,
 ) -> None:  # fmt: skip
     counts = arguments.slices or list(range(1, len(fleet.found) + 1))
     missing = [
-        (slices, concurrency)
+        (slices, concurrency, direct)
         for slices in counts
         for concurrency in arguments.concurrency
-        if (slices, concurrency) not in record.points
+        for direct in (False, True)[: 1 + arguments.direct]
+        if (slices, concurrency) not in (record.direct if direct else record.points)
     ]
-    from gateway.figures.load import Load  # and with it grpcio, which no other command needs
+    from gateway.figures.crew import Crew  # and with it grpcio, which no other command needs
 
-    load = Load(endpoint, model, over_grpc=arguments.grpc)
-    await load.open()
+    http = [Endpoint.parse(view["http"]) for view in fleet.found]
+    straight = [Endpoint.parse(view["grpc"]) for view in fleet.found] if arguments.grpc else http
+    crew = Crew(arguments.processes, endpoint, model, over_grpc=arguments.grpc)
+    await crew.open()
     enabled = 0
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -109,28 +147,32 @@ async def _measure(
     try:
         with Progress(*columns, console=Console()) as progress:
             bar = progress.add_task("", total=len(missing))
-            for slices, concurrency in missing:
+            for slices, concurrency, direct in missing:
                 if slices != enabled:
                     await asyncio.to_thread(fleet.use, slices)
                     enabled = slices
-                words = f"{slices} slices, {concurrency} outstanding"
-                progress.update(bar, description=words)
-                if program is None:
-                    point = await load.measure(slices, concurrency, arguments.seconds)
+                words = f"{drawing.words(slices)}, {concurrency} outstanding"
+                progress.update(bar, description=words + (", direct" if direct else ""))
+                if direct:
+                    targets = [straight[at % slices] for at in range(concurrency)]
+                    point = await crew.measure(slices, targets, http[:slices], arguments.seconds)
+                elif program is None:
+                    targets = [endpoint] * concurrency
+                    point = await crew.measure(slices, targets, [endpoint], arguments.seconds)
                 else:
                     point = await asyncio.to_thread(
                         perf_analyzer.measure, program, endpoint, model, over_grpc=arguments.grpc,
                         slices=slices, concurrency=concurrency, seconds=arguments.seconds,
                         folder=arguments.out / "perf_analyzer",
                     )  # fmt: skip
-                record.add(point)
+                record.add(point, direct=direct)
                 progress.advance(bar)
     finally:
-        await load.close()
+        await crew.close()
 
 
 def _conditions(
-    arguments: argparse.Namespace, fleet: Fleet, model: str, program: str | None
+    arguments: argparse.Namespace, fleet: Fleet, endpoint: Endpoint, model: str, program: str | None
 ) -> dict[str, Any]:
     """Return everything that somebody needs who wants to measure the same."""
     profiles = [view["profile"] or "no profile" for view in fleet.found]
@@ -142,6 +184,7 @@ def _conditions(
         "model": model,
         "protocol": "gRPC" if arguments.grpc else "HTTP",
         "tool": perf_analyzer.PROGRAM if program else BUILT_IN,
+        "processes": 0 if program else arguments.processes,
         "seconds": arguments.seconds,
         "layout": layout,
         "slices": [
@@ -152,24 +195,54 @@ def _conditions(
         "versions": {
             "mig-gateway": importlib.metadata.version("mig-gateway"),
             "python": platform.python_version(),
+            "triton": _triton_version(endpoint),
+            "perf_analyzer": perf_analyzer.version(program) if program else "",
         },
         "host": {
             "system": platform.platform(),
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
+            "gpus": [] if is_simulated else _gpus(),
         },
     }
+
+
+def _triton_version(endpoint: Endpoint) -> str:
+    """Return what the servers say of themselves. Raises CallError."""
+    try:
+        with urllib.request.urlopen(f"http://{endpoint}/v2", timeout=ANSWER_S) as answer:
+            return str(json.load(answer)["version"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CallError(f"{endpoint}: {error}") from None
+
+
+def _gpus() -> list[str]:
+    """Return this machine's GPUs with their driver's version, as nvidia-smi names them."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWER_S)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return []  # there is a program and no driver
+    return done.stdout.splitlines()
 
 
 def _report(record: Record, budget_ms: float) -> int:
     if not record.points:
         return 1
-    failed = sum(point.failed for point in record.points.values())
+    everything = [*record.points.values(), *record.direct.values()]
+    failed = sum(point.failed for point in everything)
     most: Point = max(record.points.values(), key=lambda point: point.throughput)
     print(
         f"{len(record.points)} points, {failed} failed requests; the most: "
         f"{most.throughput:.0f} inferences/s by {most.slices} slices at {most.concurrency}"
     )
+    if busy := sum(point.load_cpu > LOAD_BUSY for point in everything):
+        print(
+            f"at {busy} points the load itself was at its limit: more --processes would tell more"
+        )
     for concurrency, slices in sorted(needed(record.points.values(), budget_ms).items()):
         words = drawing.words(slices) if slices else "more slices than there are"
         print(f"  {concurrency:4} outstanding: p90 within {budget_ms:g} ms takes {words}")

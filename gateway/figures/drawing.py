@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.figures.points import Record, as_csv, needed
+from gateway.figures.points import Record, as_csv, needed, of
 
 PAGE: Final = "figures.html"
 Figure = Any
@@ -33,6 +33,9 @@ def draw(record: Record, budget_ms: float) -> list[Path]:
         ("latency", "p90 latency against concurrency", lambda: _latency(record)),
         ("budget", "What a latency budget needs", lambda: _budget(record, budget_ms)),
     )
+    if record.direct:
+        title = "Through the gateway, and straight to the slices"
+        figures += (("direct", title, lambda: _direct(record)),)
     files, parts = [], []
     for name, title, make in figures:
         figure = make()
@@ -127,6 +130,30 @@ def _budget(record: Record, budget_ms: float) -> Figure:
     return figure
 
 
+def _direct(record: Record) -> Figure:
+    from matplotlib.figure import Figure as New
+
+    figure = New(figsize=(11, 5), layout="constrained")
+    rates, latencies = figure.subplots(1, 2)
+    for slices in sorted({slices for slices, _ in record.direct}):
+        for points, style in ((record.points, "-"), (record.direct, "--")):
+            found = of(points, slices)
+            colour = _colour(record, slices)
+            label = words(slices) if style == "-" else None
+            at = [p.concurrency for p in found]
+            rates.plot(at, [p.throughput for p in found], style, marker=".", color=colour,
+                       label=label)  # fmt: skip
+            latencies.plot(at, [p.p90_us / 1e3 for p in found], style, marker=".", color=colour)
+    for axes, ylabel in ((rates, "inferences/s"), (latencies, "p90 latency, ms")):
+        axes.set_xlabel("concurrency: requests outstanding")
+        axes.set_ylabel(ylabel)
+        axes.grid(alpha=0.3)
+        axes.set_ylim(0)
+    rates.plot([], [], "--", color="black", label="straight to the slices")
+    rates.legend()
+    return figure
+
+
 def _stamp(figure: Figure, record: Record) -> None:
     if record.conditions["simulated"]:
         figure.text(0.5, 0.5, "SIMULATED", fontsize=64, color="#d08700", alpha=0.13,
@@ -163,8 +190,30 @@ def _page(record: Record, budget_ms: float, parts: list[str]) -> str:
         f"<p>{html.escape(_conditions(record))}</p>{''.join(parts)}"
         f"<h2>Slices that keep p90 within {budget_ms:g} ms</h2>"
         f"<table><tr><th>concurrency</th><th>slices</th></tr>{rows}</table>"
+        f"{_beside(record)}"
         f"<h2>All points</h2><p>Times in microseconds.</p>{tables}"
-        f"<h2>Conditions</h2><pre>{conditions}</pre></html>\n"
+        f"<h2>Conditions</h2><pre>{html.escape(record.command)}</pre><pre>{conditions}</pre></html>\n"
+    )
+
+
+def _beside(record: Record) -> str:
+    """Return the table of both ways."""
+    if not record.direct:
+        return ""
+    rows = "".join(
+        f"<tr><td>{slices}</td><td>{concurrency}</td>"
+        f"<td>{ours.throughput:.0f}</td><td>{one.throughput:.0f}</td>"
+        f"<td>{ours.p50_us / 1e3:.2f}</td><td>{one.p50_us / 1e3:.2f}</td>"
+        f"<td>{ours.p90_us / 1e3:.2f}</td><td>{one.p90_us / 1e3:.2f}</td></tr>"
+        for (slices, concurrency), one in sorted(record.direct.items())
+        if (ours := record.points.get((slices, concurrency)))
+    )
+    return (
+        "<h2>Through the gateway, and straight to the slices</h2><p>Straight to them, each "
+        "outstanding request is bound to one slice, evenly.</p><table><tr><th>slices</th>"
+        "<th>concurrency</th><th>gateway, /s</th><th>direct, /s</th><th>gateway, p50 ms</th>"
+        "<th>direct</th><th>gateway, p90 ms</th><th>direct</th></tr>"
+        f"{rows}</table>"
     )
 
 

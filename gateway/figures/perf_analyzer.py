@@ -12,6 +12,17 @@ PROGRAM: Final = "perf_analyzer"
 SLACK_S: Final = 300.0
 
 
+def version(program: str) -> str:
+    """Return what it says of itself; "" when it says nothing."""
+    try:
+        done = subprocess.run(  # noqa: S603 (its arguments are ours)
+            [program, "--version"], capture_output=True, text=True, check=False, timeout=SLACK_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
 def measure(
     program: str, endpoint: Endpoint, model: str, *, over_grpc: bool, slices: int,
     concurrency: int, seconds: float, folder: Path,

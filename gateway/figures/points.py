@@ -29,6 +29,8 @@ class Point:
         slices: How many were enabled.
         failed: Requests that failed in the window.
         network_us: Of the mean latency, what was spent neither in a queue nor computing.
+        load_cpu: Share of one processor that the busiest process of the built-in load took; near 1
+            it is the load that was measured. 0 where another tool has measured.
     """
 
     slices: int
@@ -44,6 +46,11 @@ class Point:
     input_us: float = 0.0
     infer_us: float = 0.0
     output_us: float = 0.0
+    load_cpu: float = 0.0
+
+
+Points = dict[tuple[int, int], Point]
+"""By (slices, concurrency)."""
 
 
 class Record:
@@ -52,12 +59,17 @@ class Record:
 
     Attributes:
         conditions: What must be equal for a run to go on: model, layout, tool, versions, host.
+        command: The command that has measured the last of them.
+        points: Through the gateway, by (slices, concurrency).
+        direct: The same with the load going straight to the slices, where that was asked for.
     """
 
-    def __init__(self, folder: Path, conditions: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, conditions: dict[str, Any], command: str = "") -> None:
         self.folder = folder
         self.conditions = conditions
-        self.points: dict[tuple[int, int], Point] = {}
+        self.command = command
+        self.points: Points = {}
+        self.direct: Points = {}
 
     def resume(self) -> bool:
         """Take over what an earlier run under the same conditions has measured."""
@@ -65,37 +77,48 @@ class Record:
             document = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
             if document["version"] != VERSION or document["conditions"] != self.conditions:
                 return False
-            names = {field.name for field in fields(Point)}
-            for entry in document["points"]:
-                point = Point(**{key: value for key, value in entry.items() if key in names})
-                self.points[point.slices, point.concurrency] = point
+            self.points = _read(document["points"])
+            self.direct = _read(document.get("direct", []))
         except (OSError, ValueError, KeyError, TypeError):
             return False  # none, or not ours: it is written anew
-        return bool(self.points)
+        return bool(self.points or self.direct)
 
-    def add(self, point: Point) -> None:
+    def add(self, point: Point, *, direct: bool = False) -> None:
         """Take one in, and write everything down."""
-        self.points[point.slices, point.concurrency] = point
+        points, word = (self.direct, "direct") if direct else (self.points, "slices")
+        points[point.slices, point.concurrency] = point
         self.folder.mkdir(parents=True, exist_ok=True)
         document = {
             "version": VERSION,
             "conditions": self.conditions,
-            "points": [asdict(one) for one in self.in_order()],
+            "command": self.command,
+            "points": [asdict(self.points[key]) for key in sorted(self.points)],
         }
+        if self.direct:
+            document["direct"] = [asdict(self.direct[key]) for key in sorted(self.direct)]
         write_atomically(self.folder / FILE, json.dumps(document, indent=1) + "\n")
-        write_atomically(self.folder / f"slices-{point.slices}.csv", as_csv(self.of(point.slices)))
-
-    def in_order(self) -> list[Point]:
-        return [self.points[key] for key in sorted(self.points)]
+        name = f"{word}-{point.slices}.csv"
+        write_atomically(self.folder / name, as_csv(of(points, point.slices)))
 
     def of(self, slices: int) -> list[Point]:
         """Return the points of one number of slices by ascending concurrency."""
-        return [point for point in self.in_order() if point.slices == slices]
+        return of(self.points, slices)
 
     @property
     def counts(self) -> list[int]:
         """The numbers of slices that were measured."""
         return sorted({slices for slices, _ in self.points})
+
+
+def of(points: Points, slices: int) -> list[Point]:
+    """Return the points of one number of slices by ascending concurrency."""
+    return [points[key] for key in sorted(points) if key[0] == slices]
+
+
+def _read(entries: Iterable[dict[str, Any]]) -> Points:
+    names = {field.name for field in fields(Point)}
+    points = [Point(**{k: v for k, v in entry.items() if k in names}) for entry in entries]
+    return {(point.slices, point.concurrency): point for point in points}
 
 
 def needed(points: Iterable[Point], budget_ms: float) -> dict[int, int | None]:

@@ -39,10 +39,15 @@ def test_slices_are_switched_measured_drawn_and_left_as_they_were(
     assert sum(served[name] for name in SLICES[1:]) <= 1
     orders = {name: view["order"] for name, view in stack.slices().items()}
     assert orders == dict.fromkeys(SLICES, "enabled") | {"s6": "drained"}
-    said = figures(stack, tmp_path, "--slices", "1", "--concurrency", "1,2,3", *more)
+    said = figures(stack, tmp_path, "--slices", "1", "--concurrency", "1,2,3", "--direct", *more)
     assert "goes on with 2 points" in said
     document = json.loads((tmp_path / "figures.json").read_text())
-    assert [entry["concurrency"] for entry in document["points"]] == [1, 2, 3]
+    for way in ("points", "direct"):
+        assert [entry["concurrency"] for entry in document[way]] == [1, 2, 3]
+        assert all(entry["throughput"] > 0 and not entry["failed"] for entry in document[way])
+    assert document["conditions"]["versions"]["triton"]
+    assert "--direct" in document["command"]
+    assert (tmp_path / "direct.png").stat().st_size > 10_000
     assert document["conditions"]["simulated"] is True
     assert "SIMULATED" in (tmp_path / "figures.html").read_text()
     assert (tmp_path / "throughput.png").stat().st_size > 10_000

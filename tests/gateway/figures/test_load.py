@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from contract.slice_spec import Endpoint
+from gateway.figures.crew import Crew
 from gateway.figures.load import Load
 from gateway.flowers.asking import AskError
 
@@ -65,12 +66,16 @@ async def model() -> AsyncIterator[Model]:
     await model.server.close()
 
 
-async def test_a_closed_loop_fills_one_server_and_waits_for_its_turn(model: Model) -> None:
-    load = Load(Endpoint("127.0.0.1", model.server.port or 0), "m", over_grpc=False)
-    await load.open()
-    one = await load.measure(1, 1, 0.5)
-    four = await load.measure(1, 4, 0.5)
-    await load.close()
+@pytest.mark.parametrize("processes", [1, 3])
+async def test_a_closed_loop_fills_one_server_and_waits_for_its_turn(
+    model: Model, processes: int
+) -> None:
+    there = Endpoint("127.0.0.1", model.server.port or 0)
+    crew = Crew(processes, there, "m", over_grpc=False)
+    await crew.open()
+    one = await crew.measure(1, [there], [there], 0.5)
+    four = await crew.measure(1, [there] * 4, [there], 0.5)
+    await crew.close()
     assert model.most == 4
     assert model.bodies == {4 * 3 * 4}, "an open batch is one"
     # However slow this machine is, it is not faster than the model, and four wait for each other.
@@ -79,6 +84,21 @@ async def test_a_closed_loop_fills_one_server_and_waits_for_its_turn(model: Mode
     assert 0 < four.throughput <= 1.3 / SERVICE_S
     assert one.infer_us == pytest.approx(1e6 * SERVICE_S)
     assert (one.failed, four.failed) == (0, 0)
+    assert 0 < four.load_cpu < 1
+
+
+async def test_straight_to_the_slices_each_gets_its_share(model: Model) -> None:
+    other = Model()
+    await other.server.start_server()
+    both = [Endpoint("127.0.0.1", one.server.port or 0) for one in (model, other)]
+    crew = Crew(1, both[0], "m", over_grpc=False)
+    await crew.open()
+    point = await crew.measure(2, [both[at % 2] for at in range(6)], both, 0.5)
+    await crew.close()
+    await other.server.close()
+    assert (model.most, other.most) == (3, 3)
+    assert 1 / SERVICE_S < point.throughput <= 2.6 / SERVICE_S
+    assert point.infer_us == pytest.approx(1e6 * SERVICE_S)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +112,7 @@ async def test_an_input_that_cannot_be_made_up_is_said(
     model: Model, entry: dict[str, object], said: str
 ) -> None:
     model.metadata = {"inputs": [entry]}  # type: ignore[list-item]
-    load = Load(Endpoint("127.0.0.1", model.server.port or 0), "m", over_grpc=False)
+    load = Load("m", over_grpc=False)
     with pytest.raises(AskError, match=said):
-        await load.open()
+        await load.open(Endpoint("127.0.0.1", model.server.port or 0))
     await load.close()

@@ -28,9 +28,11 @@ def test_a_run_that_was_broken_off_goes_on_under_the_same_conditions_only(tmp_pa
     assert not record.resume()
     record.add(point(1, 4))
     record.add(point(2, 4))
+    record.add(point(2, 4, 9.0), direct=True)
     again = Record(tmp_path, CONDITIONS)
     assert again.resume()
     assert again.points == record.points
+    assert again.direct == {(2, 4): point(2, 4, 9.0)}
     assert not Record(tmp_path, {**CONDITIONS, "model": "other"}).resume()
     (tmp_path / FILE).write_text("{")
     assert not Record(tmp_path, CONDITIONS).resume()

@@ -1,5 +1,6 @@
-"""A whole system for machines without a GPU: launcher, real Tritons, gateway, on free ports."""
+"""A whole system of the command's own: launcher, Tritons, gateway, on free ports of this machine."""
 
+import json
 import random
 import shutil
 import signal
@@ -18,8 +19,10 @@ import yaml
 from contract.slice_spec import Endpoint
 from gateway.admin_client import AdminClient, CallError
 
+SIMULATED: Final = "simulated:a100-40gb"
 MODEL: Final = "timed"
-SLICES: Final = 7
+PORTS: Final = 16
+"""Slices for which the ports are free."""
 READY_S: Final = 240.0
 STOP_S: Final = 60.0
 _MODELS: Final = Path(__file__).parent / "models"
@@ -33,28 +36,35 @@ class System:
     admin: str
 
 
+def timed_model(folder: Path, service_ms: float) -> Path:
+    """Write a model repository whose one model takes `service_ms`; return it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(_MODELS, folder)
+    config = folder / MODEL / "config.pbtxt"
+    text = config.read_text().replace('string_value: "10"', f'string_value: "{service_ms:g}"')
+    config.write_text(text)
+    return folder
+
+
 @contextmanager
-def started(folder: Path, service_ms: float) -> Iterator[System]:
+def started(folder: Path, gpu: str, models: Path) -> Iterator[System]:
     """
-    Run seven slices of a simulated A100 whose model takes `service_ms`, for as long as the block.
+    Run what the launcher makes of `gpu` with `models`, and a gateway, for as long as the block.
 
     Raises:
         CallError: It did not come up; the message says where its logs are.
     """
     folder = folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
-    models = folder / "models"
-    shutil.copytree(_MODELS, models)
-    config = models / MODEL / "config.pbtxt"
-    text = config.read_text().replace('string_value: "10"', f'string_value: "{service_ms:g}"')
-    config.write_text(text)
+    folder.mkdir(parents=True)
     base = _free_block()
+    inventory = folder / "slices.json"
     listen, admin = (f"127.0.0.1:{base + 3 + at}" for at in range(2))
     (folder / "gateway.yaml").write_text(
         yaml.safe_dump(
             {
                 "listen": listen, "admin": {"listen": admin},
-                "inventory": str(folder / "slices.json"),
+                "inventory": str(inventory),
                 "state_file": str(folder / "gateway-state.json"),
                 "ejection": {"slow_start": 0},
             }
@@ -64,13 +74,13 @@ def started(folder: Path, service_ms: float) -> Iterator[System]:
     try:
         running.append(
             _start(
-                folder, "launcher", "up", "--gpu", "simulated:a100-40gb", "--port-base", str(base),
-                "--state-dir", str(folder), "--inventory", str(folder / "slices.json"),
-                "--model-repository", str(models),
+                folder, "launcher", "up", "--gpu", gpu, "--port-base", str(base),
+                "--state-dir", str(folder), "--inventory", str(inventory),
+                "--model-repository", str(models.absolute()),
             )
         )  # fmt: skip
         running.append(_start(folder, "gateway", "serve", "--config", str(folder / "gateway.yaml")))
-        _wait_ready(AdminClient(f"http://{admin}"), running, folder)
+        _wait_ready(AdminClient(f"http://{admin}"), inventory, running)
         yield System(Endpoint.parse(listen), admin)
     finally:
         for process in reversed(running):
@@ -91,7 +101,10 @@ def _start(folder: Path, program: str, *arguments: str) -> "subprocess.Popen[byt
         )  # fmt: skip
 
 
-def _wait_ready(calls: AdminClient, running: list["subprocess.Popen[bytes]"], folder: Path) -> None:
+def _wait_ready(
+    calls: AdminClient, inventory: Path, running: list["subprocess.Popen[bytes]"]
+) -> None:
+    folder = inventory.parent
     deadline_s = time.monotonic() + READY_S
     while True:
         for process in running:
@@ -101,18 +114,27 @@ def _wait_ready(calls: AdminClient, running: list["subprocess.Popen[bytes]"], fo
             views = calls.call("GET", "/v1/slices", 10.0)["slices"]
         except CallError:
             views = []
-        if len(views) == SLICES and all(view["state"] == "ready" for view in views):
+        known = _inventory_size(inventory)
+        if known and len(views) == known and all(view["state"] == "ready" for view in views):
             return
         if time.monotonic() > deadline_s:
             raise CallError(f"not ready within {READY_S:g} s; see the logs in {folder}")
         time.sleep(0.2)
 
 
+def _inventory_size(inventory: Path) -> int:
+    """Return how many slices the launcher has written down so far."""
+    try:
+        return len(json.loads(inventory.read_text(encoding="utf-8"))["slices"])
+    except FileNotFoundError:
+        return 0  # it has not come so far
+
+
 def _free_block() -> int:
     """Return a base port such that all that are needed from there on are free."""
     for _ in range(100):
         base = random.SystemRandom().randrange(10_000, 30_000, 100)
-        if all(_is_free(base + 10 * at + k) for at in range(SLICES) for k in range(5)):
+        if all(_is_free(base + 10 * at + k) for at in range(PORTS) for k in range(5)):
             return base
     raise CallError("no free ports")
 
