@@ -54,6 +54,7 @@ MODULES = (
     "gateway/relay/http2/links.py",
     "gateway/relay/http2/own_answers.py",
     "gateway/relay/http2/queueing.py",
+    "gateway/relay/http2/reading.py",
     "gateway/relay/http2/replaying.py",
     "gateway/relay/http2/runs.py",
     "gateway/relay/http2/sticky.py",

@@ -100,7 +100,10 @@ class Composer:
     ) -> HttpAnswer:
         """Answer an HTTP request that the router calls composed; never raises."""
         form = HttpForm()
-        question = http_form.read(method, target, headers, body)
+        try:
+            question = http_form.read(method, target, headers, body)
+        except ValueError as error:
+            return form.fault(BAD_REQUEST.because(str(error)))
         if question is None:
             return form.failure(404, "Not Found")
         told = await self._guarded(question, form)

@@ -10,6 +10,8 @@ from gateway.triton.calls import Header, HttpAnswer, HttpCall, Question, Reply
 from gateway.triton.merge import IndexEntry, Metadata, Region
 from gateway.triton.statistics import ModelStatistics, Path
 
+JSON_PARTS_MAX: Final = 100_000
+"""Values of a client's JSON. A model's files are large and few: base64 has no comma in it."""
 _JSON: Final = (b"Content-Type", b"application/json")
 _TEXT: Final = (b"Content-Type", b"text/plain")
 # What concerns this connection only (RFC 9110 section 7.6.1), what frames the body, and what would
@@ -24,7 +26,12 @@ _NOT_PASSED_ON: Final = frozenset(
 
 
 def read(method: str, target: str, headers: Sequence[Header], body: bytes) -> Question | None:
-    """Return what a request asks; None when it is no composed call."""
+    """
+    Return what a request asks; None when it is no composed call.
+
+    Raises:
+        ValueError: Its body is more than can be read without holding up everybody else.
+    """
     found = match_http(method, target)
     if found is None or found.endpoint.op is None:
         return None
@@ -205,7 +212,14 @@ def _dumps(document: object) -> bytes:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Return what a client's body says; nothing when it is no JSON object, which slices refuse."""
+    """
+    Return what a client's body says; nothing when it is no JSON object, which slices refuse.
+
+    Raises:
+        ValueError: It has too many parts: `{},{},{}` takes 25 times its size once it is read.
+    """
+    if len(body) > JSON_PARTS_MAX and sum(map(body.count, (b",", b"[", b"{"))) > JSON_PARTS_MAX:
+        raise ValueError(f"JSON of more than {JSON_PARTS_MAX} values")
     try:
         document = json.loads(body) if body else {}
     except (ValueError, RecursionError):

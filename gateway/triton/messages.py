@@ -13,6 +13,10 @@ from typing import Any, Final
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+FIELDS_MAX: Final = 10_000
+"""Of one message, not counting what lies in its fields: an entry of a map takes 20 times its size once
+it is read."""
+
 Field = tuple[str, int, str]
 """(name, number, type): a scalar's name or a message's, `*` before it when repeated; `map:V` is a
 map from string to V."""
@@ -148,6 +152,9 @@ def _build() -> dict[str, Any]:
     }
 
 
+_VARINT: Final = 0
+_BYTES: Final = 2
+_FIXED_BYTES: Final = {1: 8, 5: 4}
 _CLASSES: Final = _build()
 
 
@@ -161,9 +168,40 @@ def parse(kind: str, data: bytes) -> Any:
     Read a message.
 
     Raises:
-        ValueError: The bytes are no such message.
+        ValueError: The bytes are no such message, or one of more than FIELDS_MAX fields.
     """
+    if len(data) > FIELDS_MAX and _fields_of(data) > FIELDS_MAX:
+        raise ValueError(f"a {kind} of more than {FIELDS_MAX} fields")
     try:
         return _CLASSES[kind].FromString(data)
     except DecodeError as error:
         raise ValueError(f"not a {kind}: {error}") from None
+
+
+def _fields_of(data: bytes) -> int:
+    """Count the fields of a message, up to one more than FIELDS_MAX; what is malformed ends it."""
+    at, count, size = 0, 0, len(data)
+    while at < size and count <= FIELDS_MAX:
+        count += 1
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == _BYTES:
+            length, at = _varint(data, at)
+            at += length
+        elif kind == _VARINT:
+            at = _varint(data, at)[1]
+        else:  # fixed sizes; groups count by what is in them
+            at += _FIXED_BYTES.get(kind, 0)
+    return count
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return (number, offset behind it) of a number that may be cut off."""
+    number = shift = 0
+    for byte in data[at : at + 10]:
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return number, at

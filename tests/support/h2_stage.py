@@ -170,6 +170,8 @@ class Wire:
         self.lost = False
         self.peer_closed = False
         self.written = 0
+        self.reading = True
+        self._unread = bytearray()
         self._buffer = bytearray()
         self._paused = False
         self._loop = loop
@@ -193,6 +195,14 @@ class Wire:
 
     def can_write_eof(self) -> bool:
         return True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        if not self.reading:
+            self.reading = True
+            self._loop.call_soon(self._read_on)
 
     def is_closing(self) -> bool:
         return self.closing
@@ -243,7 +253,7 @@ class Wire:
         if out:
             self.feed(out)
             moved = True
-        if self.peer_closed and not self.closing:
+        if self.peer_closed and self.reading and not self.closing:
             keeps_open = self.protocol.eof_received()
             assert not keeps_open, "a closed connection would stay"
             self.closing = True
@@ -254,6 +264,9 @@ class Wire:
     def feed(self, data: bytes) -> None:
         """Hand the gateway bytes as they come from the socket."""
         while data and not self.lost and not self.closing:
+            if not self.reading:
+                self._unread += data
+                return
             if hasattr(self.protocol, "get_buffer"):
                 room = self.protocol.get_buffer(-1)
                 size = min(len(room), len(data))
@@ -264,6 +277,11 @@ class Wire:
             else:
                 self.protocol.data_received(data)
                 return
+
+    def _read_on(self) -> None:
+        data = bytes(self._unread)
+        self._unread.clear()
+        self.feed(data)
 
     def cut(self) -> None:
         """The connection breaks."""

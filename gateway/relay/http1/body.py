@@ -11,6 +11,8 @@ EXTENSION_BYTES_MAX: Final = 256
 EXTENSIONS_BYTES_MAX: Final = 16 * 1024
 TRAILER_BYTES_MAX: Final = 8 * 1024
 TRAILERS_MAX: Final = 64
+RANGES_MAX: Final = 512
+"""Chunks that are read at a time: a read may bring 40,000."""
 
 _QUOTED: Final = rb'"[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]*"'
 _EXTENSION: Final = rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"
@@ -18,6 +20,8 @@ _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)
 _SIZE_LINE_MAX: Final = 16 + EXTENSION_BYTES_MAX + 2
 _LINE_SO_FAR: Final = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]*\r?)?")
 
+JOINED_BYTES_MAX: Final = 4096
+"""Of a chunk that is copied to be one piece with its frame."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 # What the next byte belongs to.
@@ -70,14 +74,16 @@ class ChunkedBody:
         Read on in `data` from offset `at`.
 
         Args:
-            ranges: (start, end) offsets of body data within `data` are appended here.
+            ranges: (start, end) offsets of body data within `data` are appended here, up to
+                RANGES_MAX of them.
 
         Returns:
-            The offset behind the last byte that belongs to this message; -1 when it is malformed
-            or too large, see `fault`. What was appended to `ranges` is then not to be used.
+            Where reading stopped: at the end of the message or of `data`, or because `ranges` is
+            full; -1 when the message is malformed or too large, see `fault`. What was appended to
+            `ranges` is then not to be used.
         """
         end = len(data)
-        while at < end and self._state != _DONE:
+        while at < end and self._state != _DONE and len(ranges) < RANGES_MAX:
             if self._state == _DATA:
                 stop = min(end, at + self._left)
                 ranges.append((at, stop))
@@ -160,18 +166,27 @@ class ChunkedBody:
         return False
 
 
+def taken_from(data: bytes, ranges: list[tuple[int, int]]) -> bytes:
+    """Return the body data that lies in `ranges`."""
+    if len(ranges) == 1:
+        start, end = ranges[0]
+        return data[start:end]
+    return b"".join([data[start:end] for start, end in ranges])
+
+
 def framed(data: bytes, ranges: list[tuple[int, int]], chunks: ChunkedBody) -> list[bytes]:
     """
     Return what `chunks` read from `data` in our own framing: one chunk, then the end if it came.
 
-    One chunk for each read, so never finer than it came: Triton refuses bodies of many chunks.
+    One chunk for each read, so never finer than it came: Triton refuses bodies of many chunks. And
+    few pieces, for they may be kept for long, and small ones take many times their size.
     """
     pieces: list[bytes] = []
     size = sum(end - start for start, end in ranges)
-    if size:
-        pieces.append(b"%x\r\n" % size)
-        pieces += [data[start:end] for start, end in ranges]
-        pieces.append(b"\r\n")
+    if 0 < size <= JOINED_BYTES_MAX:
+        pieces.append(b"%x\r\n%s\r\n" % (size, taken_from(data, ranges)))
+    elif size:
+        pieces += (b"%x\r\n" % size, taken_from(data, ranges), b"\r\n")
     if chunks.done:
         pieces.append(b"0\r\n%s\r\n" % chunks.trailers if chunks.trailers else LAST_CHUNK)
     return pieces

@@ -40,6 +40,9 @@ LINGER_S: Final = 2.0
 READ_AHEAD_BYTES: Final = 16 * KIB
 """Read at once beyond the body that is awaited. With nothing, a read that brings all of it would be
 followed by one that brings nothing: a full read looks as if there were more."""
+AT_ONCE_MAX: Final = 32
+"""Pipelined requests that are answered before everybody else has a turn: libuv reads up to 32 times
+before it looks at another socket, which is 200,000 requests."""
 SMALL_STREAK: Final = 16
 """Requests without a large body after which a connection goes back to plain reads."""
 
@@ -58,6 +61,7 @@ class Downstream(Sender):
         "_reader",
         "_small_streak",
         "_taking",
+        "_yielding",
     )
 
     def __init__(self, shared: Shared) -> None:
@@ -69,6 +73,7 @@ class Downstream(Sender):
         self._small_streak = 0
         self._lingering = False
         self._taking = False
+        self._yielding = False  # the others have a turn; what has come waits in `ahead`
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -176,7 +181,7 @@ class Downstream(Sender):
         """Take no new request; close once what is in flight has been answered."""
         self.closing = True
         self.plain = False
-        if self.request is None and not self._partial and not self.finished:
+        if not (self.request or self._partial or self._yielding or self.finished):
             self._finish()
 
     def abort(self) -> None:
@@ -207,7 +212,9 @@ class Downstream(Sender):
         """Take whatever came, in any state."""
         if self.finished:
             return  # lingering, or on its way out
-        if self.request is None:
+        if self._yielding:  # over TLS more may come of what was read already
+            self.ahead += data
+        elif self.request is None:
             self.advance(data)
         elif self.body_left:
             self._body(data)
@@ -217,18 +224,37 @@ class Downstream(Sender):
 
     def advance(self, data: bytes | memoryview = b"") -> None:
         """Take `data`, and then what came ahead of its turn, for as long as it is answered at once."""
-        if self._taking:
+        if self._taking or self._yielding:
             return
         self._taking = True
         if data:
             self._take(data)
+        left = AT_ONCE_MAX
         while self.ahead and self.request is None and not self.finished and not self.write_paused:
+            if not left:
+                self._yield_turn()
+                break
+            left -= 1
             data, self.ahead = self.ahead, b""
             self._take(data)
         self._taking = False
         if self.eof and self.request is None and not self.ahead and not self.finished:
             self._finish()
         self.update_reading()
+
+    def _yield_turn(self) -> None:
+        """Go on with what lies in `ahead` when the others had their turn."""
+        self._yielding = True
+        self.transport.pause_reading()
+        self.shared.core.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._yielding = False
+        if self.body_left and not self.finished:
+            data, self.ahead = self.ahead, b""
+            self._body(data)
+        else:
+            self.advance()
 
     def _take(self, data: bytes | memoryview) -> None:
         """Take the head of a request, or a part of one; what lies behind its body goes to `ahead`."""
@@ -390,6 +416,8 @@ class Downstream(Sender):
             return False
         if end < len(data):
             self.ahead = data[end:]
+            if not chunks.done:
+                self._yield_turn()
         pieces = framed(data, ranges, chunks)
         if chunks.done:
             self.body_left = 0
@@ -440,7 +468,7 @@ class Downstream(Sender):
             self.transport.close()
 
     def update_reading(self) -> None:
-        if self.finished:
+        if self.finished or self._yielding:
             return
         if self.body_left:
             upstream = self.upstream

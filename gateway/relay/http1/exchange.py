@@ -11,6 +11,7 @@ Downstream, which builds on that.
 import asyncio
 from collections.abc import Sequence
 from time import monotonic
+from typing import Final
 
 from gateway.errors import ANSWER_BROKEN, NO_SLICE, OVERLOADED, SHUTTING_DOWN, Fault
 from gateway.fleet.lanes import Lane
@@ -29,6 +30,9 @@ from gateway.relay.http1.shared import Shared
 from gateway.relay.http1.stock import Stock
 from gateway.relay.http1.upstream import Upstream
 from gateway.relay.router import LIVE
+
+PIECE_BYTES: Final = 64
+"""What keeping a piece costs beside its bytes: a client may send a body byte by byte."""
 
 
 class Exchange:
@@ -179,7 +183,7 @@ class Exchange:
         kept = self.kept
         if kept is not None:
             assert type(kept) is list, "a request that came whole has more body"
-            size = sum(map(len, pieces))
+            size = sum(map(len, pieces)) + PIECE_BYTES * len(pieces)
             if self.upstream is None or self._may_keep(size):
                 kept += pieces
                 self.kept_bytes += size

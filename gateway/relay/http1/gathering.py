@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.fleet.sequences import NO_SEQUENCE, SequenceFields
 from gateway.limits import MIB
-from gateway.relay.http1.body import ChunkedBody
+from gateway.relay.http1.body import ChunkedBody, taken_from
 from gateway.relay.http1.grammar import CHUNKED
 from gateway.relay.http1.head import HEAD_END, RequestHead
 from gateway.relay.sequence_fields import JSON_BYTES_MAX, inflate, read_json
@@ -36,9 +36,12 @@ def body_of(head: RequestHead, kept: bytes | Sequence[Piece]) -> bytes:
     body = joined[joined.find(HEAD_END) + len(HEAD_END) :]
     if head.length != CHUNKED:
         return body
-    ranges: list[tuple[int, int]] = []
-    ChunkedBody(len(body)).feed(body, 0, ranges)  # judged before: this only finds the data
-    return b"".join(body[start:stop] for start, stop in ranges)
+    chunks, at, found = ChunkedBody(len(body)), 0, []
+    while at < len(body):  # judged before: this only finds the data
+        ranges: list[tuple[int, int]] = []
+        at = chunks.feed(body, at, ranges)
+        found.append(taken_from(body, ranges))
+    return b"".join(found)
 
 
 def coding_of(head: RequestHead) -> bytes:

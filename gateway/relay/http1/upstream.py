@@ -9,7 +9,7 @@ from gateway.fleet.outcomes import LOST, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.limits import GIB
 from gateway.relay.http1.answer_head import UNTIL_CLOSE, AnswerHead, judge_answer
-from gateway.relay.http1.body import LAST_CHUNK, ChunkedBody, framed
+from gateway.relay.http1.body import LAST_CHUNK, ChunkedBody, framed, taken_from
 from gateway.relay.http1.grammar import CHUNKED, bare_line_end
 from gateway.relay.http1.shared import (
     ANSWER_READ_BYTES,
@@ -346,16 +346,18 @@ class Upstream:
         chunks = self._chunks
         assert chunks is not None, "chunked without a reader"
         data = bytes(data)
-        ranges: list[tuple[int, int]] = []
-        end = chunks.feed(data, 0, ranges)
-        if end < 0:
-            return None
-        if end < size:
+        at = 0
+        while at < size and not chunks.done:
+            ranges: list[tuple[int, int]] = []
+            at = chunks.feed(data, at, ranges)
+            if at < 0:
+                return None
+            if self._framing:
+                pieces += framed(data, ranges, chunks)
+            elif ranges:
+                pieces.append(taken_from(data, ranges))
+        if at < size:
             self._reusable = False
-        if self._framing:
-            pieces += framed(data, ranges, chunks)
-        else:
-            pieces += [data[start:stop] for start, stop in ranges]
         return chunks.done
 
     def _end(self) -> None:

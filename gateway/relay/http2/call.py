@@ -115,7 +115,7 @@ class Call(Stream):
         self.opened_s = self.active_s
         self.started_s = time.monotonic()
         self.deadline_s = 0.0
-        if request.timeout_s:  # by the exact clock: the coarse one may be a tick behind
+        if request.timeout_s > 0:  # by the exact clock: the coarse one may be a tick behind
             self.deadline_s = connection.core.loop.time() + request.timeout_s
 
     # --- the client's side --------------------------------------------------------------------
@@ -465,13 +465,15 @@ class Half(Stream):
             message.
         erred: The first message of a ModelStreamInfer's answer is an error, in an answer that is
             OK by its status.
+        interim: 1xx answers before the real one.
     """
 
-    __slots__ = ("body_left", "call", "erred")
+    __slots__ = ("body_left", "call", "erred", "interim")
 
     def __init__(self, connection: "Upstream", stream_id: int, call: Call) -> None:
         super().__init__(connection, stream_id)
         self.body_left = -1
         self.erred = False
+        self.interim = 0
         self.call = call
         self.peer = call

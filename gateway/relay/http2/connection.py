@@ -2,9 +2,8 @@
 What both sides of the HTTP/2 relay do: settings, windows, writing once a turn, and ends.
 """
 
-import asyncio
 from collections import deque
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar
 
 from gateway.relay.core import RelayCore
 from gateway.relay.http2 import frames
@@ -19,10 +18,10 @@ from gateway.relay.http2.frames import (
     header_frames,
     pack_head,
 )
-from gateway.relay.http2.framing import FrameReader
+from gateway.relay.http2.reading import SocketReader
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk, Stream
-from gateway.relay.slabs import LARGE_BODY_BYTES, Receiver, SlabReader, Slabs
+from gateway.relay.slabs import Slabs
 
 UNREAD_BYTES_MAX: Final = 1024 * 1024
 """Answers to control frames, and header blocks, that a peer may leave unread."""
@@ -31,9 +30,8 @@ WRITE_AT_ONCE_BYTES: Final = 1024 * 1024
 follow, and many clients' bodies may be on their way to one slice."""
 WINDOW_UPDATES_A_FRAME: Final = 4
 """A peer sends one or two for each frame it gets; more for long is a flood."""
-LARGE_READ_BYTES: Final = LARGE_BODY_BYTES // 2
-SMALL_READS_MAX: Final = 8
-"""In a row, and a connection goes back to reads of the size that comes."""
+PINGS_A_FRAME: Final = 1
+"""The same: gRPC for Go and Java measures the way with a PING for the data of each round trip."""
 LINGER_S: Final = 1.0
 """For a peer to read our GOAWAY and hang up. Closing a socket with unread bytes destroys what is on
 its way to the peer, so after the GOAWAY we read on, and throw away."""
@@ -44,7 +42,7 @@ _FORGET_TABLE: Final = b"\x20"
 S = TypeVar("S", bound=Stream)
 
 
-class Connection(FrameReader, Generic[S]):
+class Connection(SocketReader, Generic[S]):
     """
     One HTTP/2 connection; Downstream and Upstream say what its frames mean.
 
@@ -57,18 +55,14 @@ class Connection(FrameReader, Generic[S]):
         "_dirty",
         "_out",
         "_out_large",
+        "_pings",
         "_settled",
-        "_slab_reader",
-        "_slabs",
-        "_small_reads",
         "_unread",
         "_unwritten",
         "_window_updates",
         "blocked",
-        "core",
         "deadline_s",
         "frames_sent",
-        "last_read_s",
         "peer_frame_bytes",
         "peer_stream_window",
         "receive_left",
@@ -76,7 +70,6 @@ class Connection(FrameReader, Generic[S]):
         "send_window",
         "stream_window",
         "streams",
-        "transport",
         "uncredited",
         "window_step",
         "writable",
@@ -87,18 +80,14 @@ class Connection(FrameReader, Generic[S]):
 
     def __init__(self, core: RelayCore, slabs: Slabs) -> None:
         limits = core.limits
-        super().__init__(limits.frame_bytes, limits.continuations)
+        super().__init__(core, slabs)
         # Global state
-        self.core = core
-        self._slabs = slabs
         self.stream_window = limits.stream_window
         # Until the peer has read our SETTINGS it may use the protocol's default.
         self.receive_window = max(limits.stream_window, frames.DEFAULT_WINDOW)
         self.window_step = limits.connection_window // 2
         # Per-connection state
-        self.transport: asyncio.Transport | None = None
         self.deadline_s = 0.0
-        self.last_read_s = core.deadlines.now_s
         self.streams: dict[int, S] = {}
         self.blocked: dict[Stream, None] = {}  # ordered: streams with something queued
         self.writable = True
@@ -108,11 +97,10 @@ class Connection(FrameReader, Generic[S]):
         self.receive_left = max(limits.connection_window, frames.DEFAULT_WINDOW)
         self.uncredited = 0
         self.frames_sent = 0
-        self._slab_reader: SlabReader | None = None  # reads go through it while not None
-        self._small_reads = 0  # in a row
         self._settled = False  # the peer's first SETTINGS has come
         self._block_prefix = b""  # of the next header block
         self._window_updates = 0
+        self._pings = 0
         self._budget = Budget(limits.control_burst, limits.control_per_s, core.deadlines.now_s)
         self._out: list[Chunk] = []
         self._out_large = 0  # bytes of data in it that go by reference
@@ -143,39 +131,14 @@ class Connection(FrameReader, Generic[S]):
 
     # --- reading ------------------------------------------------------------------------------
 
-    def data_received(self, data: Chunk) -> None:
-        if self.closed:
-            return
-        self.last_read_s = self.core.deadlines.now_s
-        size = len(data)
-        if size >= LARGE_READ_BYTES or self._slab_reader is not None:
-            data = self._choose_memory(data, size)
-        try:
-            self.read_frames(data)
-        except ProtocolError as error:
-            self.fail(error)
-
-    def _choose_memory(self, data: Chunk, size: int) -> Chunk:
-        """Receive into slabs while reads are large, see gateway.relay.slabs."""
-        transport = self.transport
-        if size >= LARGE_READ_BYTES:
-            self._small_reads = 0
-            if self._slab_reader is None and transport is not None and not transport.is_closing():
-                self._slab_reader = SlabReader(cast("Receiver", self), self._slabs)
-                transport.set_protocol(cast("asyncio.BaseProtocol", self._slab_reader))
-            return data
-        self._small_reads += 1
-        if self._small_reads > SMALL_READS_MAX and transport is not None:
-            self._small_reads = 0
-            self._slab_reader = None
-            transport.set_protocol(cast("asyncio.BaseProtocol", self))
-        return bytes(data)  # a few bytes must not hold a slab
-
     def eof_received(self) -> bool:
         """A client that sends no more can be told no more either: RST and PING need both ways."""
         return False
 
     def on_ping(self, payload: bytes) -> None:
+        self._pings += 1
+        if self._pings > PINGS_A_FRAME * self.frames_sent:
+            self.spend("PING")
         self.put(frames.ping(payload, ACK))
 
     def on_settings(self, entries: list[tuple[int, int]]) -> None:

@@ -196,6 +196,8 @@ class Downstream(Connection[Call]):
         if request.size > limits.head_bytes or request.count > limits.header_count:
             core.counters.limit("head_bytes")
             call.fail(errors.HEAD_TOO_LARGE)
+        elif request.timeout_s < 0 and request.is_grpc:
+            call.fail(errors.BAD_REQUEST.because("grpc-timeout is not 1 to 8 digits and a unit"))
         elif self._too_much_held:
             call.fail_overloaded()
         elif kind is BY_MESSAGE:
@@ -434,7 +436,7 @@ class Downstream(Connection[Call]):
         if call is None:
             if self._closed_streams.was_skipped(stream_id):
                 raise ProtocolError(frames.PROTOCOL_ERROR, "stream ids must rise")
-            if not self._closed_streams.may_send(stream_id, ends):
+            if not ends or not self._closed_streams.may_send(stream_id, ends):  # trailers may come
                 raise ProtocolError(frames.STREAM_CLOSED, "HEADERS on a closed stream")
             return
         if call.ended_in:

@@ -28,9 +28,15 @@ from gateway.relay.http2.runs import Run, run_at
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk
 
 WHOLE_BYTES_MAX: Final = 32 * 1024
-"""A frame that is waited for, and a header block. hpack's time grows with the square of a block."""
-
-
+"""A frame that is waited for, and not a header block."""
+BLOCK_BYTES_MAX: Final = 128 * 1024
+"""A header block. What it means is bounded as well, by hpack: to decode the worst takes 20 ms."""
+TURN_WORK: Final = 256
+"""Frames to be read before everybody else has a turn; see FrameReader.may_go_on()."""
+WORK_SHIFT: Final = 6
+"""64 bytes of a header block are as much work as a frame."""
+SMALL_FRAME_BYTES: Final = 1024
+"""Larger DATA frames do not count as work: what they bring is worth it."""
 RUN_FAILURES_MAX: Final = 2
 """Attempts a read to pass a run of frames on as one: each looks at all of them."""
 
@@ -51,6 +57,7 @@ class FrameReader:
         "_data_stream",
         "_partial",
         "_skip_left",
+        "_turn_left",
         "_wanted",
         "closed",
         "frame_bytes_max",
@@ -64,6 +71,7 @@ class FrameReader:
         self._partial = bytearray()  # of a frame that is waited for
         self._wanted = 0  # bytes it must have before it is looked at again
         self._skip_left = 0  # padding, or a frame nobody knows
+        self._turn_left = TURN_WORK
         self._data_left = 0
         self._data_stream = 0
         self._data_flags = 0
@@ -115,6 +123,10 @@ class FrameReader:
         """Take from the budget for frames that make work and carry no request."""
         raise NotImplementedError
 
+    def yield_turn(self) -> None:
+        """Read nothing more until the others had their turn, and then call read_frames(b"")."""
+        self._turn_left = TURN_WORK
+
     # --- reading ------------------------------------------------------------------------------
 
     # One function, because a call costs 50 ns and this runs five times a unary call.
@@ -160,6 +172,9 @@ class FrameReader:
                     self.on_data(stream_id, piece, length, flags & END_STREAM != 0)
                 else:
                     self._empty_data(stream_id, flags)
+                if length >= SMALL_FRAME_BYTES:
+                    at = end
+                    continue
             elif kind == HEADERS and flags & _HEADERS_FLAGS == END_HEADERS and end <= size:
                 block = data[start:end]
                 if type(block) is not bytes:
@@ -175,13 +190,21 @@ class FrameReader:
             else:
                 self._other_frame(kind, flags, stream_id, bytes(data[start:end]))
             at = end
+            self._turn_left -= 1 + (length >> WORK_SHIFT)
+            if self._turn_left <= 0:
+                self.yield_turn()
+                break
         if at < size and not self.closed:
-            self._partial = bytearray(data[at:])
-            self._wanted = FRAME_HEAD_BYTES
-            if size - at >= FRAME_HEAD_BYTES:
-                length_kind = unpack_head(data, at)[0]
-                told_in_pieces = not length_kind & 0xFF or length_kind & 0xFF > CONTINUATION
-                self._wanted += 1 if told_in_pieces else max(1, length_kind >> 8)
+            self._wait_for_rest(data, at, size)
+
+    def _wait_for_rest(self, data: Chunk, at: int, size: int) -> None:
+        """Keep what lies behind `at`: a frame that is not whole, or all that another turn is for."""
+        self._partial = bytearray(data[at:])
+        self._wanted = FRAME_HEAD_BYTES
+        if size - at >= FRAME_HEAD_BYTES:
+            length_kind = unpack_head(data, at)[0]
+            told_in_pieces = not length_kind & 0xFF or length_kind & 0xFF > CONTINUATION
+            self._wanted += 1 if told_in_pieces else max(1, length_kind >> 8)
 
     def _begin_of_data(
         self, data: Chunk, start: int, size: int, length: int, flags: int, stream_id: int
@@ -265,15 +288,16 @@ class FrameReader:
         elif kind == PING:
             self._ping_frame(flags, payload)
         else:
+            self.spend("GOAWAY")
             self.on_goaway(*frames.parse_goaway(payload))
 
     def _ping_frame(self, flags: int, payload: bytes) -> None:
         if len(payload) != 8:
             raise ProtocolError(frames.FRAME_SIZE_ERROR, "PING must have 8 bytes")
         if flags & ACK:
+            self.spend("PING")
             self.on_ping_ack(payload)
         else:
-            self.spend("PING")
             self.on_ping(payload)
 
     def _settings_frame(self, flags: int, payload: bytes) -> None:
@@ -282,6 +306,8 @@ class FrameReader:
             self.on_settings(frames.parse_settings(payload))
         elif payload:
             raise ProtocolError(frames.FRAME_SIZE_ERROR, "SETTINGS ACK carries data")
+        else:
+            self.spend("SETTINGS")
 
     # --- header blocks in several frames ------------------------------------------------------
 
@@ -322,11 +348,11 @@ class FrameReader:
 
 def _check_whole(kind: int, length: int) -> None:
     """Refuse to wait for, or put together, what is too large."""
-    if length <= WHOLE_BYTES_MAX:
-        return
     if kind in (HEADERS, CONTINUATION):
-        raise ProtocolError(frames.ENHANCE_YOUR_CALM, "header block too large", "head_bytes")
-    raise ProtocolError(frames.FRAME_SIZE_ERROR, "frame is larger than its kind may be")
+        if length > BLOCK_BYTES_MAX:
+            raise ProtocolError(frames.ENHANCE_YOUR_CALM, "header block too large", "head_bytes")
+    elif length > WHOLE_BYTES_MAX:
+        raise ProtocolError(frames.FRAME_SIZE_ERROR, "frame is larger than its kind may be")
 
 
 def _check_dependency(stream_id: int, payload: bytes) -> None:

@@ -19,7 +19,7 @@ from gateway.fleet.outcomes import is_turned_away, of_grpc_status
 from gateway.fleet.places import URGENCY_DEFAULT
 from gateway.relay.forwarding import Came, Forwarding
 from gateway.relay.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ProtocolError
-from gateway.relay.http2.framing import WHOLE_BYTES_MAX
+from gateway.relay.http2.framing import BLOCK_BYTES_MAX
 from gateway.relay.priority import urgency_of
 from gateway.relay.router import Route, grpc_route
 
@@ -32,8 +32,9 @@ T = TypeVar("T")
 
 BLOCKS_MAX: Final = 128
 """Remembered blocks of one connection; a gRPC client uses about three."""
-BLOCK_BYTES_MAX: Final = 1024
+KNOWN_BLOCK_BYTES_MAX: Final = 1024
 """A longer block is not remembered."""
+RESIZES_MAX: Final = 2
 KNOWN_BYTES_MAX: Final = 32 * 1024
 """Decoded header lists that one connection's remembered blocks stand for. A few bytes may stand for
 64 KiB, sixteen references to one large field, so the blocks' own size bounds nothing."""
@@ -48,6 +49,8 @@ _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*").fullmatch
 # clients percent-encode what else they are asked to put there (a path of a Unix socket, say).
 _AUTHORITY: Final = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]+").fullmatch
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
+BAD_TIMEOUT_S: Final = -1.0
+"""Of a `grpc-timeout` that is none: HTTP/2 has nothing against it, so its call is answered."""
 _TIMEOUT_UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _CONNECTION_FIELDS: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
@@ -76,7 +79,7 @@ class Request:
         is_grpc: Our own errors are gRPC statuses, not HTTP ones.
         is_head: The answer has no body.
         content_length: Declared, or -1.
-        timeout_s: `grpc-timeout`, or 0.
+        timeout_s: `grpc-timeout`, 0, or BAD_TIMEOUT_S.
         size: Of the decoded list, as RFC 9113 counts it.
         urgency: From 0, the most urgent, to 7.
     """
@@ -240,11 +243,13 @@ class BlockReader(Generic[T]):
     def decode(self, block: bytes) -> list[Header]:
         """Decode `block` without judging or remembering it. Raises ProtocolError."""
         self.misses += 1
-        if len(block) > WHOLE_BYTES_MAX:
+        if len(block) > BLOCK_BYTES_MAX:
             raise ProtocolError(ENHANCE_YOUR_CALM, "header block too large", "head_bytes")
         changes = self._table.changes
         if block and block[0] & 0xE0 == 0x20:  # a table size update, perhaps to nothing
             self._table.changes += 1
+            if _resizes_often(block):
+                raise ProtocolError(COMPRESSION_ERROR, "too many changes of the table's size")
         try:
             headers = cast("list[Header]", self._decoder.decode(block, raw=True))
         except OversizedHeaderListError:
@@ -260,7 +265,7 @@ class BlockReader(Generic[T]):
         changes = self._table.changes
         headers = self.decode(block)
         outcome = self._judge(headers)
-        if self._table.changes == changes and len(block) <= BLOCK_BYTES_MAX:
+        if self._table.changes == changes and len(block) <= KNOWN_BLOCK_BYTES_MAX:
             size = list_bytes(headers)
             if len(self._known) >= BLOCKS_MAX or self._known_bytes + size > KNOWN_BYTES_MAX:
                 self._forget()
@@ -288,6 +293,19 @@ class _WatchedTable(HeaderTable):
     def _shrink(self) -> None:
         self.changes += 1
         super()._shrink()
+
+
+def _resizes_often(block: bytes) -> bool:
+    """Say whether a block begins with more than two table size updates. RFC 7541 section 4.2."""
+    at, updates = 0, 0
+    while at < len(block) and block[at] & 0xE0 == 0x20 and updates <= RESIZES_MAX:
+        updates += 1
+        goes_on = block[at] == 0x3F
+        at += 1
+        while goes_on and at < len(block):
+            goes_on = block[at] >= 0x80
+            at += 1
+    return updates > RESIZES_MAX
 
 
 def list_bytes(headers: Sequence[Header]) -> int:
@@ -382,6 +400,6 @@ def _timeout(seconds: float) -> bytes:
 def _timeout_s(value: bytes) -> float:
     match = _TIMEOUT(value)
     if not match:
-        raise MalformedError("bad grpc-timeout")
+        return BAD_TIMEOUT_S
     # 0 would mean none; a timeout of nothing has run out at once.
     return max(int(match[1]) * _TIMEOUT_UNIT_S[match[2]], 1e-9)

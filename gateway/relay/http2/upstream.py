@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MESSAGE_DUE: Final = -2
 _ERROR_MESSAGE: Final = b"\x0a"
 """Field 1 of ModelStreamInferResponse; an answer has field 2."""
+INTERIM_MAX: Final = 16
+"""1xx answers before the real one."""
 STREAMS_ASSUMED: Final = 128
 """Until the slice's SETTINGS say how many streams it takes."""
 STREAMS_MAX: Final = 1024
@@ -201,7 +203,8 @@ class Upstream(Connection[Half]):
     def _begins(self, stream: Half, call: Call, answer: Answer, ends: bool) -> bool:
         """Take an answer's head, which may be all of it; return False if it is not passed on."""
         if answer.status < 200:
-            if ends or not answer.status or answer.status == 101:
+            stream.interim += 1
+            if ends or not answer.status or answer.status == 101 or stream.interim > INTERIM_MAX:
                 self._bad_answer(stream, "no head")
             return False  # 1xx tells a gRPC client nothing
         without_body = call.request.is_head or answer.status in _WITHOUT_BODY

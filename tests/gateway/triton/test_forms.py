@@ -98,12 +98,23 @@ def test_settings_that_are_taken_back_are_none() -> None:
     assert found.body == {"trace_rate": "5", "trace_level": ["A", "B"], "trace_count": None}
 
 
-@pytest.mark.parametrize("text", [b"", b"{bad", b"[1]", b"[" * 100_000, b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"{bad", b"[1]", b"[" * 90_000, b"\xff"])
 def test_a_clients_body_that_is_no_json_is_left_to_the_slices(text: bytes) -> None:
     found = http_form.read("POST", "/v2/logging", [], text)
     assert found is not None
     assert found.body == {}
     assert found.call.body == text  # type: ignore[union-attr]
+
+
+def test_a_body_of_very_many_values_is_not_read() -> None:
+    """20 MB of `{},{},` would take 500 MB and seconds; a model's file is one value, however large."""
+    index = "/v2/repository/index"
+    with pytest.raises(ValueError, match="more than 100000 values"):
+        http_form.read("POST", index, [], b"[" + b"{}," * 1_000_000 + b"{}]")
+    file = b'{"parameters": {"file:1/model": "' + b"QUJD" * 1_000_000 + b'"}}'
+    question = http_form.read("POST", "/v2/repository/models/m/load", [], file)
+    assert question is not None
+    assert len(str(question.body["file:1/model"])) == 4_000_000
 
 
 def test_binary_metadata_is_decoded_and_grpcs_own_is_left_out() -> None:

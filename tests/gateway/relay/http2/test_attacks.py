@@ -66,6 +66,9 @@ def floods(client: RawClient, make: Callable[[int], bytes], times: int = 5000) -
         pytest.param(lambda i: frame(DATA, 8, 1, b"\3abc"), "control_frames", id="only-padding"),
         pytest.param(lambda i: frame(0x77, 0, 1, b"?"), "control_frames", id="unknown-frames"),
         pytest.param(lambda i: frames.rst_stream(3, 8), "control_frames", id="reset-of-the-closed"),
+        pytest.param(lambda i: frames.ping(b"12345678", 1), "control_frames", id="ping-ack"),
+        pytest.param(lambda i: frames.SETTINGS_ACK, "control_frames", id="settings-ack"),
+        pytest.param(lambda i: frames.goaway(0, 0), "control_frames", id="goaway"),
     ],
 )
 def test_a_flood_of_frames_that_carry_nothing_ends(stage, make, limit):
@@ -87,6 +90,36 @@ def test_a_slow_stream_of_such_frames_is_allowed(stage):
         stage.advance(1.0)
         client.sends(frames.ping(b"12345678") * 45)
     assert client.goaway is None
+
+
+def test_a_ping_for_every_answer_is_allowed(stage):
+    """gRPC for Go and for Java measures the way with a PING whenever an answer's data has come."""
+    client = stage.raw_client()
+    for index in range(1500):
+        client.opens(2 * index + 1)
+        next(p for p in (stage.slice("b"), stage.slice("a")) if p.waiting()).call().answers(b"x")
+        client.sends(frames.ping(b"12345678"))
+    assert client.goaway is None
+
+
+def test_heads_of_a_stream_that_was_refused_end_the_connection(stage):
+    """Trailers may be on their way to it, and nothing else that is made of headers."""
+    client = stage.raw_client()
+    bad = [*head(STATISTICS), (b"Upper", b"x")]
+    client.sends(client.head(1, headers=bad, ends=False))
+    assert client.reset_code(1) == frames.PROTOCOL_ERROR
+    client.sends(client.head(1, ends=False))
+    assert client.goaway[0] == frames.STREAM_CLOSED
+
+
+def test_a_block_of_table_sizes_is_not_worked_through(stage):
+    """RFC 7541 section 4.2: two are enough for any encoder."""
+    client = stage.raw_client()
+    block = client.encoder.encode(head(STATISTICS))
+    client.sends(frame(HEADERS, 5, 1, b"\x20\x3f\xe1\x1f" + block))
+    assert client.goaway is None
+    client.sends(frame(HEADERS, 5, 3, b"\x20\x3f\xe1\x1f\x20" + block))
+    assert client.goaway == (frames.COMPRESSION_ERROR, "too many changes of the table's size")
 
 
 def test_rapid_reset_ends(stage):
@@ -166,10 +199,10 @@ def test_a_header_block_is_not_waited_for_beyond_its_bound(make_stage, kind):
     stage = make_stage("a", limits=Limits(frame_bytes=256 * KIB))
     client = stage.raw_client()
     if kind == "one frame":
-        client.sends(frame(HEADERS, 5, 1, b"\x00" * 40_000)[:2000])
+        client.sends(frame(HEADERS, 5, 1, b"\x00" * 140_000)[:2000])
     else:
         client.sends(frame(HEADERS, 1, 1, b"x" * 16_000))
-        client.sends(*(frame(frames.CONTINUATION, 0, 1, b"x" * 16_000) for _ in range(2)))
+        client.sends(*(frame(frames.CONTINUATION, 0, 1, b"x" * 16_000) for _ in range(8)))
     assert client.goaway[0] == CALM
     assert stage.counters.limits["head_bytes"] == 1
 

@@ -2,9 +2,21 @@
 
 import pytest
 
+from gateway.errors import GRPC_INTERNAL
 from gateway.limits import Timeouts
 from gateway.relay.http2 import frames
 from tests.support.h2_peers import ANSWER_HEAD, LIVE, OK_TRAILERS, READY, STREAM_INFER, message
+
+
+@pytest.mark.parametrize("text", [b"1.5S", b"", b"1", b"123456789S", b"-1S", b"1s"])
+def test_a_timeout_that_is_none_is_answered(stage, text):
+    """Nothing is wrong with its HTTP/2: a status is what a person can read."""
+    client = stage.client()
+    call = client.calls(data=message("m"), ends=True, more=[(b"grpc-timeout", text)])
+    assert call.grpc_status == GRPC_INTERNAL
+    assert "grpc-timeout" in call.grpc_message
+    assert not client.closed
+    stage.assert_at_rest()
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,9 @@ def test_the_whole_stream_is_understood():
         "SETTINGS",
         "unknown frames",
         "empty DATA",
-        "PING",
         "unknown frames",
         "PRIORITY",
+        "GOAWAY",
     ]
 
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.limits import Limits, Timeouts
 from gateway.relay import slabs
-from gateway.relay.http2 import connection, frames
+from gateway.relay.http2 import frames, reading
 from tests.support.h2_peers import (
     ANSWER_HEAD,
     INFER,
@@ -288,6 +288,6 @@ class TestRelayThroughSlabs(Relay.TestCase):  # type: ignore[misc, valid-type]
 
 @pytest.fixture
 def _slabs_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LARGE_READ_BYTES", 1)
+    monkeypatch.setattr(reading, "LARGE_READ_BYTES", 1)
     monkeypatch.setattr(slabs, "SLAB_BYTES", 200_000)
     monkeypatch.setattr(slabs, "READ_BYTES_MIN", 50_000)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from gateway.limits import KIB, Limits
-from gateway.relay.http2 import connection as connection_module
 from gateway.relay.http2 import frames
+from gateway.relay.http2 import reading as reading_module
 from gateway.relay.http2.runs import Run, run_at
 from gateway.relay.slabs import SlabReader
 from tests.support.h2_peers import ANSWER_HEAD, OK_TRAILERS, STREAM_INFER, head, message
@@ -53,7 +53,7 @@ def test_after_a_large_read_a_connection_reads_into_slabs_and_back(wide):
     assert client.wire.protocol is client.downstream
     call.sends(body_of(50_000))
     assert isinstance(client.wire.protocol, SlabReader)
-    for _ in range(connection_module.SMALL_READS_MAX + 1):
+    for _ in range(reading_module.SMALL_READS_MAX + 1):
         call.sends(b"x")
     assert client.wire.protocol is client.downstream
     call.sends(body_of(50_000))
