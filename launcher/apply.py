@@ -33,6 +33,7 @@ def read_facts(driver: MigDriver) -> GpuFacts:
         return GpuFacts(
             gpu=driver.gpu(),
             mig_mode=driver.mig_mode()[0],
+            mig_pending=driver.mig_mode()[1],
             profiles=tuple(
                 ProfileFacts(profile, driver.possible_placements(profile.id))
                 for profile in driver.profiles()
@@ -40,7 +41,18 @@ def read_facts(driver: MigDriver) -> GpuFacts:
             instances=driver.gpu_instances(),
         )
     except MigError as error:
-        raise GpuError(sentence(error)) from error
+        raise GpuError(refusal(driver, error)) from error
+
+
+def refusal(driver: MigDriver, error: MigError) -> str:
+    """Return which GPU refused what, and what to do."""
+    needs_reset = None
+    if error.operation.endswith("MIG mode"):
+        try:
+            needs_reset = driver.gpu().mode_needs_reset
+        except MigError as another:  # lost by now: what it was matters no more
+            error = another
+    return f"GPU {driver.index}: {sentence(error, needs_reset)}"
 
 
 def find_owned(state: State | None, facts: Sequence[GpuFacts]) -> tuple[Owned, ...]:
@@ -73,13 +85,8 @@ def cut(gpus: Gpus, cuts: Sequence[Cut], store: StateStore) -> dict[str, str]:
         try:
             devices |= _cut_one(gpus[part.gpu_uuid], part, store, journal)
         except MigError as error:
-            needs_reset = (
-                gpus[part.gpu_uuid].gpu().mode_needs_reset
-                if error.operation.endswith("MIG mode")
-                else None
-            )
-            why = sentence(error, needs_reset)
-            raise GpuError(f"{why}{_roll_back(gpus, journal, before, store)}") from error
+            undone = _roll_back(gpus, journal, before, store)
+            raise GpuError(f"{refusal(gpus[part.gpu_uuid], error)}{undone}") from error
     return devices
 
 
@@ -129,14 +136,22 @@ def _roll_back(
             problems.append(f"{record.slice_name}: {error}")
             records.append(record)
     intended = tuple(r for r in _records(store) if problems and r.slice_name not in _names(records))
-    still_off = tuple(u for u in store.state.mig_enabled if u in gpus and gpus[u].mig_mode()[0])
-    store.change(instances=(*records, *intended), mig_enabled=still_off)
+    still_on = tuple(u for u in store.state.mig_enabled if u in gpus and _may_be_on(gpus[u]))
+    store.change(instances=(*records, *intended), mig_enabled=still_on)
     if problems:
         return (
             f"; not all that had been done could be undone ({'; '.join(problems)}): run this "
             "again, or `mig-launcher down`"
         )
     return "; what had been done was undone"
+
+
+def _may_be_on(driver: MigDriver) -> bool:
+    try:
+        return driver.mig_mode()[0]
+    except MigError as error:
+        log.warning("mig_mode.unknown", gpu=driver.index, reason=str(error))
+        return True
 
 
 def uncut(gpus: Gpus, store: StateStore) -> None:
@@ -161,7 +176,7 @@ def uncut(gpus: Gpus, store: StateStore) -> None:
         for uuid in store.state.mig_enabled if store.state else ():
             driver = gpus.get(uuid)
             if driver is not None and not driver.gpu_instances():
-                _disable_mig(driver)
+                _give_mode_back(driver)
         if store.state:
             store.change(mig_enabled=())
     except MigError as error:
@@ -170,10 +185,12 @@ def uncut(gpus: Gpus, store: StateStore) -> None:
 
 def missing(gpus: Gpus, state: State) -> tuple[str, ...]:
     """Return the slices whose GPU instance has vanished. Raises GpuError."""
-    try:
-        there = {uuid: driver.gpu_instances() for uuid, driver in gpus.items()}
-    except MigError as error:
-        raise GpuError(sentence(error)) from error
+    there = {}
+    for uuid, driver in gpus.items():
+        try:
+            there[uuid] = driver.gpu_instances()
+        except MigError as error:
+            raise GpuError(refusal(driver, error)) from error
     return tuple(
         record.slice_name
         for record in state.instances
@@ -190,15 +207,16 @@ def disable_mig(gpus: Gpus) -> list[str]:
     """
     switched = []
     for driver in gpus.values():
-        gpu = driver.gpu()
-        if not driver.mig_mode()[0]:
+        known = read_facts(driver)
+        gpu = known.gpu
+        if not (known.mig_mode or known.mig_pending):  # pending: it would be on after a reset
             continue
-        if driver.gpu_instances():
+        if known.instances:
             raise GpuError(f"{gpu.name} still has GPU instances that mig-launcher did not make")
         try:
             cutting.set_mode(driver, False, Journal())
         except MigError as error:
-            raise GpuError(sentence(error, gpu.mode_needs_reset)) from error
+            raise GpuError(refusal(driver, error)) from error
         switched.append(gpu.name)
     return switched
 
@@ -213,10 +231,16 @@ def _restore_found(gpus: Gpus, store: StateStore) -> None:
         store.change(found=left)
 
 
-def _disable_mig(driver: MigDriver) -> None:
-    """Give the mode back. A GPU that is busy by now may keep it: nothing of ours depends on it."""
+def _give_mode_back(driver: MigDriver) -> None:
+    """Switch the mode off. A GPU that is busy by now may keep it: nothing of ours depends on it."""
+    current, pending = driver.mig_mode()
+    if not current:
+        if pending:
+            # Taken back, it would be off again after the very reset that we have asked for.
+            log.warning("mig_mode.pending", hint="`mig-launcher down --disable-mig` takes it back")
+        return
     try:
-        driver.set_mig_mode(False)
+        cutting.set_mode(driver, False, Journal())
     except MigError as error:
         log.warning("mig_mode.kept", reason=str(error))
 

@@ -32,8 +32,10 @@ from launcher import (
 )
 from launcher.command_line import build_parser
 from launcher.config import LauncherConfig
+from launcher.cures import sentence
 from launcher.down import disable_mig, down
 from launcher.errors import ConfigError, LauncherError
+from launcher.mig import MigError
 from launcher.output import unbreakable
 from launcher.profile_list import documents
 from launcher.progress import LiveProgress, PipeProgress, PlainProgress, Progress
@@ -67,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LauncherError as error:
         for line in str(error).splitlines():
             print(f"mig-launcher: {line}", file=sys.stderr)
+        return unusable
+    except MigError as error:  # asked at a moment when nobody else takes it
+        print(f"mig-launcher: {sentence(error)}", file=sys.stderr)
         return unusable
     except OSError as error:  # a full disk, a folder that is not ours: names the file itself
         print(f"mig-launcher: {error}", file=sys.stderr)

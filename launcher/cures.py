@@ -44,7 +44,7 @@ CURES: Final[dict[MigCode, str]] = {
         "restart the machine"
     ),
     MigCode.RESET_REQUIRED: (
-        "the mode is pending until the GPU is reset: stop all that uses it, "
+        "it does nothing more until it is reset: `mig-launcher down`, stop what else uses it, "
         "`nvidia-smi -i GPU --gpu-reset` (in a virtual machine: restart that), then run this again"
     ),
     MigCode.OPERATING_SYSTEM: "a cgroup or the kernel forbids it: check the container's devices",
@@ -69,6 +69,12 @@ CURES: Final[dict[MigCode, str]] = {
     MigCode.RESET_TYPE_NOT_SUPPORTED: "restart the machine instead of resetting the GPU",
     MigCode.UNKNOWN: "the driver does not say why: see `dmesg | grep NVRM`, and run this again",
 }
+GONE: Final = (MigCode.GPU_IS_LOST, MigCode.GPU_NOT_FOUND)
+"""What is answered for a GPU that cannot refuse anything any more."""
+PENDING: Final = (
+    "MIG mode is pending until the GPU is reset: stop all that uses it, "
+    "`nvidia-smi -i GPU --gpu-reset` (in a virtual machine: restart that), then run this again"
+)
 AMPERE_PENDING: Final = (
     "MIG mode is pending: on Ampere it changes by a reset, which needs the GPU to itself. Stop what "
     "holds it (often nvsm, dcgm or dcgm-exporter, nvidia-persistenced, X, a loaded nvidia_drm), "
@@ -91,7 +97,7 @@ def sentence(error: MigError, mode_needs_reset: bool | None = None) -> str:
     if mode_needs_reset is not None and error.code in (MigCode.IN_USE, MigCode.RESET_REQUIRED):
         if mode_needs_reset:
             cure = AMPERE_PENDING
-        elif error.code is MigCode.IN_USE:
-            cure = AT_ONCE_IN_USE
-    refused = "cannot" if error.operation == OPEN else "the GPU refused to"
-    return f"{refused} {error}; {cure}"
+        else:
+            cure = AT_ONCE_IN_USE if error.code is MigCode.IN_USE else PENDING
+    answers = error.operation != OPEN and error.code not in GONE
+    return f"{'the GPU refused to' if answers else 'cannot'} {error}; {cure}"

@@ -3,6 +3,7 @@ Single steps on a GPU, each logged, each with what undoes it; transient refusals
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -28,7 +29,7 @@ class Found:
 
     Attributes:
         gpu_uuid: Of which GPU.
-        compute_profile_ids: Its compute instances, by ascending id.
+        compute_profile_ids: Its compute instances, by ascending place.
     """
 
     gpu_uuid: str
@@ -85,7 +86,8 @@ def set_mode(driver: MigDriver, enabled: bool, journal: Journal) -> None:
 
 def describe(driver: MigDriver, gpu_uuid: str, instance: GpuInstance) -> Found:
     """Return what it takes to make an instance again."""
-    inside = driver.compute_instances(instance.id)
+    # By their places: made again in this order, they find room as they had it.
+    inside = sorted(driver.compute_instances(instance.id), key=lambda entry: entry.placement.start)
     profiles = tuple(entry.profile_id for entry in inside)
     return Found(gpu_uuid, instance.profile_id, instance.placement, profiles)
 
@@ -95,29 +97,12 @@ def destroy(
 ) -> None:
     """Destroy an instance with all its compute instances."""
     before = describe(driver, gpu_uuid, instance)
-    made_again: list[GpuInstance] = []
-
-    def make_again() -> None:
-        if not made_again:
-            made_again.append(again(driver, before, with_compute=False))
-
-    for inside in driver.compute_instances(instance.id):
-        compute_profile_id = inside.profile_id
-
-        def restore(profile_id: int = compute_profile_id) -> None:
-            number = made_again[0].id if made_again else instance.id
-            driver.create_compute_instance(number, profile_id)
-
-        patiently(
-            lambda number=inside.id: driver.destroy_compute_instance(  # type: ignore[misc]
-                instance.id, number
-            )
-        )
-        if journal:
-            journal.note(f"destroy a compute instance of GPU instance {instance.id}", restore)
-    patiently(lambda: driver.destroy_gpu_instance(instance.id))
     if journal:
-        journal.note(f"destroy GPU instance {instance.id}", make_again)
+        journal.note(f"destroy GPU instance {instance.id}", lambda: again(driver, before))
+    for inside in driver.compute_instances(instance.id):
+        number = inside.id
+        patiently(lambda number=number: driver.destroy_compute_instance(instance.id, number))  # type: ignore[misc]
+    patiently(lambda: driver.destroy_gpu_instance(instance.id))
     log.info(
         "instance.destroyed",
         gpu_instance=instance.id,
@@ -142,20 +127,26 @@ def create(
     return made
 
 
-def again(driver: MigDriver, found: Found, with_compute: bool = True) -> GpuInstance:
-    """Make an instance again as it was found; it exists already: that one."""
+def again(driver: MigDriver, found: Found) -> None:
+    """Make an instance again as it was found, or what is missing in it."""
     there = [
         entry
         for entry in driver.gpu_instances()
         if (entry.profile_id, entry.placement) == (found.profile_id, found.placement)
     ]
-    if there:
-        return there[0]
-    made = patiently(lambda: driver.create_gpu_instance(found.profile_id, found.placement))
-    for profile_id in found.compute_profile_ids if with_compute else ():
-        driver.create_compute_instance(made.id, profile_id)
+    made = (
+        there[0]
+        if there
+        else patiently(lambda: driver.create_gpu_instance(found.profile_id, found.placement))
+    )
+    # Whoever took it apart may have been stopped between its compute instances and itself.
+    missing = Counter(found.compute_profile_ids)
+    missing -= Counter(entry.profile_id for entry in driver.compute_instances(made.id))
+    for profile_id in found.compute_profile_ids:
+        if missing[profile_id]:
+            missing[profile_id] -= 1
+            patiently(lambda number=profile_id: driver.create_compute_instance(made.id, number))  # type: ignore[misc]
     log.info("instance.restored", gpu_instance=made.id, placement=str(made.placement))
-    return made
 
 
 def device_of(driver: MigDriver, instance: GpuInstance) -> tuple[int, MigDevice]:

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from launcher import simulated
 from launcher.cures import sentence
 from launcher.errors import ConfigError, GpuError
 from launcher.mig import MigDriver, MigError, Nvml
 from launcher.nvml import RealNvml
 from launcher.simulated import SimulatedNvml
+
+log = structlog.get_logger()
 
 SIMULATED: Final = "simulated"
 NVIDIA: Final = "nvidia"
@@ -68,24 +72,42 @@ def open_host(name: str, state_dir: Path) -> Host:
         GpuError: No driver, or no such GPU.
     """
     kind, _, which = name.partition(":")
+    nvml = None
     try:
         nvml = HOSTS[kind](which, state_dir)
-        found = {driver.gpu().uuid: driver for driver in nvml.gpus()}
-    except MigError as error:
-        raise GpuError(sentence(error)) from error
-    if not found:
-        raise GpuError("there is no NVIDIA GPU here; for one on paper use --gpu simulated")
-    if kind == NVIDIA and which != ALL:
-        found = _chosen(found, which.split(","))
+        found = _usable(nvml)
+        if kind == NVIDIA and which != ALL:
+            found = _chosen(found, which.split(","), nvml)
+    except BaseException as error:
+        if nvml is not None:
+            nvml.close()
+        if isinstance(error, MigError):
+            raise GpuError(sentence(error)) from error
+        raise
     return Host(name, nvml, found)
 
 
-def _chosen(found: dict[str, MigDriver], names: Sequence[str]) -> dict[str, MigDriver]:
+def _usable(nvml: Nvml) -> dict[str, MigDriver]:
+    """Return the drivers by UUID; one GPU that is lost does not keep the others from being used."""
+    found = {driver.gpu().uuid: driver for driver in nvml.gpus()}
+    for index, error in nvml.unusable.items():
+        if not found:
+            raise error
+        log.warning("gpu.unusable", gpu=index, reason=sentence(error))
+    if not found:
+        raise GpuError("there is no NVIDIA GPU here; for one on paper use --gpu simulated")
+    return found
+
+
+def _chosen(found: dict[str, MigDriver], names: Sequence[str], nvml: Nvml) -> dict[str, MigDriver]:
     by_name = {uuid: uuid for uuid in found}
-    by_name.update({str(driver.gpu().index): uuid for uuid, driver in found.items()})
+    by_name.update({str(driver.index): uuid for uuid, driver in found.items()})
     unknown = [name for name in names if name not in by_name]
+    for index, error in nvml.unusable.items():
+        if str(index) in unknown:
+            raise error
     if unknown:
-        there = ", ".join(f"{driver.gpu().index} ({uuid})" for uuid, driver in found.items())
+        there = ", ".join(f"{driver.index} ({uuid})" for uuid, driver in found.items())
         raise GpuError(f"there is no GPU {', '.join(unknown)} here; there are {there}")
     return {by_name[name]: found[by_name[name]] for name in names}
 

@@ -48,6 +48,8 @@ class Member:
     restarts: int = 0
     ready_since_s: float = 0.0
     reason: str = ""
+    warning: str = ""
+    ended_for: str = ""
 
     @property
     def name(self) -> str:
@@ -61,8 +63,15 @@ class Member:
 
     def record(self) -> ServerRecord:
         """Return what the state file remembers."""
-        log_file, reason = str(self.log), self.reason
-        return ServerRecord(self.spec, self.handle, log_file, self.state, self.restarts, reason)
+        return ServerRecord(
+            self.spec,
+            self.handle,
+            str(self.log),
+            self.state,
+            self.restarts,
+            self.reason,
+            self.warning,
+        )
 
 
 class Fleet:
@@ -198,6 +207,7 @@ class Fleet:
         if adopted and server:
             member.handle, member.server = server.handle, server
             member.restarts, member.reason = adopted.restarts, adopted.reason
+            member.warning = adopted.warning
             process = server.handle.process
             log.info("server.adopted", slice=name, pid=process.pid if process else None)
         return member
@@ -265,6 +275,8 @@ class Fleet:
                 continue
             ready_for_s = loop.time() - member.ready_since_s
             delay_s = member.backoff.delay_s(ready_for_s)
+            if member.ended_for:
+                how, member.ended_for = f"ended by the launcher, {member.ended_for}", ""
             member.reason = f"it ended after {ready_for_s:.0f} s: {how}"
             log.warning(
                 "server.died",
@@ -307,6 +319,30 @@ class Fleet:
             self._mark_ready(member, loop.time())
             log.info("server.restarted", slice=member.name, restarts=member.restarts)
             return
+
+    def warn(self, names: frozenset[str], warning: str) -> None:
+        """Note what a GPU has told about slices, for as long as their servers are ours."""
+        for member in self.members:
+            if member.name in names:
+                member.warning = warning
+        self.save()
+
+    def restart(self, names: frozenset[str], why: str) -> frozenset[str]:
+        """
+        End the servers of slices at once, so that they are started again; return of which slices.
+
+        Those that are not ready are left: what ended them is told about several times, and the next
+        server must not be ended for it.
+        """
+        ready = [m for m in self.members if m.name in names and m.state == "ready" and m.server]
+        going = [m for m in ready if not m.ended_for]
+        for member in going:
+            assert member.server is not None
+            # Not asked: it would answer those who wait with errors, where cut off they are
+            # taken to other slices.
+            member.ended_for = why
+            member.server.kill()
+        return frozenset(member.name for member in going)
 
     def refuse_lent(self, names: frozenset[str]) -> None:
         """Raise BusyError if a job has one of these slices."""

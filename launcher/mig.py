@@ -9,7 +9,8 @@ slices of the GPU (of which an A100 has 8, with 7 compute slices).
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -154,6 +155,24 @@ class GpuProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuEvent:
+    """
+    What a GPU told on its own.
+
+    Attributes:
+        gpu_uuid: Which GPU.
+        xid: NVIDIA's number of an error; None: its MIG instances or its mode have changed.
+        gpu_instance_id, compute_instance_id: Where the error was; None: on the whole GPU, or the
+            driver cannot tell.
+    """
+
+    gpu_uuid: str
+    xid: int | None = None
+    gpu_instance_id: int | None = None
+    compute_instance_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Frame buffer of a GPU or a MIG device."""
 
@@ -275,6 +294,10 @@ class MigDriver(Protocol):
     Source: NVML's MIG functions, one to one, with Python records for its structures.
     """
 
+    @property
+    def index(self) -> int:
+        """NVML's number of the GPU on this host, as last seen."""
+
     def gpu(self) -> Gpu:
         """Return what the GPU is."""
 
@@ -345,7 +368,23 @@ class Nvml(Protocol):
     """The GPUs of one host. Two implementations: launcher/nvml.py, launcher/simulated.py."""
 
     def gpus(self) -> Sequence[MigDriver]:
-        """Return one driver for each GPU, by index. Raises MigError."""
+        """Return one driver for each GPU that answers, by index. Raises MigError."""
+
+    @property
+    def unusable(self) -> Mapping[int, MigError]:
+        """Why the others did not answer, by index, as `gpus` has found."""
+
+    def wait_event(self, gpu_uuids: Collection[str], timeout_s: float) -> GpuEvent | None:
+        """
+        Return what one of these GPUs tells next, None when there is nothing in time. For one thread,
+        the others may go on; nothing is told of what was before the first call.
+
+        Raises:
+            MigError: The driver has no events, or a GPU is lost.
+        """
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Wait for no events within the block: for cuts, in whose way that might stand."""
 
     def close(self) -> None:
         """Let go of the library."""

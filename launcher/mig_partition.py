@@ -7,11 +7,10 @@ from typing import cast
 
 from launcher import apply, drivers, layout, parted, plan, stages
 from launcher.config import LauncherConfig
-from launcher.cures import sentence
 from launcher.cutting import Journal, set_mode
 from launcher.errors import GpuError, PlanError
-from launcher.mig import Gpu, MigError
-from launcher.partition import Device, Division
+from launcher.mig import Gpu, GpuEvent, MigError
+from launcher.partition import Affected, Device, Division
 from launcher.plan import Addresses, Plan
 from launcher.stages import Cut
 from launcher.state import State, StateStore
@@ -73,20 +72,22 @@ class MigPartitioner:
     def prepare(self, begin: Callable[[], StateStore], enable_mig: bool) -> None:
         """Switch MIG mode on where the driver tells no profiles before (R535 and older)."""
         for uuid, driver in self.gpus.items():
-            gpu = driver.gpu()
-            if not (enable_mig and gpu.has_mig) or driver.mig_mode()[0] or driver.profiles():
-                continue
-            store = begin()
-            assert store.state is not None
-            store.change(mig_enabled=(*store.state.mig_enabled, uuid))
             try:
-                set_mode(driver, True, Journal())
+                silent = driver.gpu().has_mig and not (driver.mig_mode()[0] or driver.profiles())
+                if not (enable_mig and silent):
+                    continue
+                store = begin()
+                assert store.state is not None
+                store.change(mig_enabled=(*store.state.mig_enabled, uuid))
+                with self._host.nvml.undisturbed():
+                    set_mode(driver, True, Journal())
             except MigError as error:
-                raise GpuError(sentence(error, gpu.mode_needs_reset)) from error
+                raise GpuError(apply.refusal(driver, error)) from error
 
     def cut(self, work: Sequence[object], store: StateStore) -> dict[str, Device]:
         """Carry out cuts."""
-        devices = apply.cut(self.gpus, cast("Sequence[Cut]", work), store)
+        with self._host.nvml.undisturbed():
+            devices = apply.cut(self.gpus, cast("Sequence[Cut]", work), store)
         return {
             name: Device(uuid, (("CUDA_VISIBLE_DEVICES", uuid),)) for name, uuid in devices.items()
         }
@@ -95,9 +96,31 @@ class MigPartitioner:
         """Return slices whose GPU instance is not there any more."""
         return apply.missing(self.gpus, state)
 
+    def wait_event(self, timeout_s: float) -> GpuEvent | None:
+        """Return what one of the GPUs tells next."""
+        return self._host.nvml.wait_event(self._host.gpus.keys(), timeout_s)
+
+    def affected(self, event: GpuEvent, state: State) -> Affected:
+        """Return the slice on the instance that an event names; all of the GPU where it names none."""
+        wanted = (event.gpu_instance_id, event.compute_instance_id)
+        slices = tuple(
+            record.slice_name
+            for record in state.instances
+            if record.gpu_uuid == event.gpu_uuid
+            and all(
+                asked in (None, there)
+                for asked, there in zip(
+                    wanted, (record.gpu_instance_id, record.compute_instance_id), strict=True
+                )
+            )
+        )
+        index = self._host.gpus[event.gpu_uuid].index
+        return Affected(index, slices, event.gpu_instance_id is not None)
+
     def uncut(self, store: StateStore) -> None:
         """Restore what was found."""
-        apply.uncut(self.gpus, store)
+        with self._host.nvml.undisturbed():
+            apply.uncut(self.gpus, store)
 
     def close(self) -> None:
         """Close the library."""

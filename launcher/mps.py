@@ -24,8 +24,8 @@ from launcher.config import LauncherConfig
 from launcher.cures import sentence
 from launcher.drivers import Host
 from launcher.errors import GpuError, PlanError
-from launcher.mig import MigError
-from launcher.partition import Device, Division
+from launcher.mig import GpuEvent, MigError
+from launcher.partition import Affected, Device, Division
 from launcher.plan import Addresses
 from launcher.process_table import ProcessId
 from launcher.shares import Share, SharedGpu
@@ -74,9 +74,8 @@ class MpsPartitioner:
     def _gpus(self) -> list[SharedGpu]:
         found = []
         for driver in self._host.gpus.values():
-            gpu = driver.gpu()
             try:
-                mig_on, memory = driver.mig_mode()[0], driver.memory()
+                gpu, mig_on, memory = driver.gpu(), driver.mig_mode()[0], driver.memory()
             except MigError as error:
                 raise GpuError(sentence(error)) from error
             if mig_on:
@@ -105,6 +104,19 @@ class MpsPartitioner:
         if state.mps is None or find(state.mps) is not None:
             return ()
         return tuple(record.spec.member.name for record in state.servers)
+
+    def wait_event(self, timeout_s: float) -> GpuEvent | None:
+        """Return what one of the GPUs tells next."""
+        return self._host.nvml.wait_event(self._host.gpus.keys(), timeout_s)
+
+    def affected(self, event: GpuEvent, state: State) -> Affected:
+        """Return all shares of the GPU: an error of one client of MPS ends the work of all."""
+        slices = tuple(
+            record.spec.member.name
+            for record in state.servers
+            if ("CUDA_VISIBLE_DEVICES", event.gpu_uuid) in record.spec.environment
+        )
+        return Affected(self._host.gpus[event.gpu_uuid].index, slices, surely=True)
 
     def uncut(self, store: StateStore) -> None:
         """Stop the daemon that this launcher started."""

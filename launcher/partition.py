@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from launcher.config import LauncherConfig
+from launcher.mig import GpuEvent
 from launcher.plan import Plan
 from launcher.shares import SharePlan
 from launcher.stages import Stage
@@ -46,6 +47,22 @@ class Division:
     into: str
 
 
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """
+    What an event of a GPU is about.
+
+    Attributes:
+        gpu_index: NVML's number of the GPU.
+        slices: Those on it, or on the part of it that the event names.
+        surely: The error was in just these slices, so that what ran there is known to be dead.
+    """
+
+    gpu_index: int
+    slices: tuple[str, ...]
+    surely: bool
+
+
 class Partitioner(Protocol):
     """Makes slices of the GPUs of one host."""
 
@@ -77,6 +94,17 @@ class Partitioner(Protocol):
         Raises:
             GpuError: The driver does not answer.
         """
+
+    def wait_event(self, timeout_s: float) -> GpuEvent | None:
+        """
+        Return what one of the GPUs tells next, None when there is nothing in time. For one thread.
+
+        Raises:
+            MigError: The driver has no events, or a GPU is lost.
+        """
+
+    def affected(self, event: GpuEvent, state: State) -> Affected:
+        """Return what an event is about."""
 
     def uncut(self, store: StateStore) -> None:
         """Remove what the state file claims, and restore what was found. Raises GpuError."""

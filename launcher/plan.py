@@ -37,6 +37,8 @@ class GpuFacts:
     mig_mode: bool
     profiles: tuple[ProfileFacts, ...]
     instances: tuple[GpuInstance, ...]
+    mig_pending: bool = False
+    """Whether MIG mode will be on after a reset, as it is now or differently."""
 
     def profile(self, profile_id: int) -> GpuInstanceProfile | None:
         """Return the profile with this id; None where the GPU lists none."""

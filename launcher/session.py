@@ -16,11 +16,11 @@ import structlog
 
 from contract.slice_spec import SliceSpec
 from launcher import control, partitioners, recut
-from launcher.backoff import Backoff
 from launcher.config import LauncherConfig
-from launcher.errors import LauncherError, StartError
+from launcher.errors import StartError
 from launcher.fleet import Fleet
 from launcher.gateway_admin import GatewayAdmin
+from launcher.gpu_watch import GpuWatch
 from launcher.partition import Device, Division, Partitioner
 from launcher.progress import Progress
 from launcher.recut import Manner, Recut
@@ -33,8 +33,6 @@ from launcher.teardown import remove_inventory, teardown
 log = structlog.get_logger()
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GPU_POLL_S: Final = 2.0
-GPU_RETRY_MAX_S: Final = 60.0
 EXIT_OK: Final = 0
 EXIT_INTERRUPTED: Final = 130
 
@@ -92,7 +90,7 @@ class Session:
                 asyncio.TaskGroup() as tasks,
             ):
                 tasks.create_task(fleet.supervise())
-                tasks.create_task(self._watch_gpus())
+                tasks.create_task(self._gpu_watch(fleet).run())
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -139,25 +137,10 @@ class Session:
             self._store.change(settings=config.model_dump_json())
             progress.up()
 
-    async def _watch_gpus(self) -> None:
-        """Make again what vanishes: after a reset, or when somebody else cut the GPU."""
-        backoff = Backoff(GPU_POLL_S, GPU_RETRY_MAX_S, GPU_RETRY_MAX_S)
-        wait_s = GPU_POLL_S
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = GPU_POLL_S
-            state, partitioner = self._store.state, self._partitioner
-            if state is None or partitioner is None or self._reshaping.locked():
-                continue
-            try:
-                gone = await asyncio.to_thread(partitioner.missing, state)
-                if gone and not self._reshaping.locked():
-                    log.error("slices.vanished", slices=gone, hint="they are made again")
-                    await self._again()
-                    log.info("slices.restored", slices=gone)
-            except LauncherError as error:
-                wait_s = backoff.delay_s(0.0)
-                log.error("slices.not_restored", reason=str(error), again_in_s=wait_s)
+    def _gpu_watch(self, fleet: Fleet) -> GpuWatch:
+        assert self._partitioner is not None
+        is_cutting = self._reshaping.locked
+        return GpuWatch(self._partitioner, fleet, self._store, is_cutting, self._again)
 
     async def _again(self) -> None:
         """Bring about once more what is wanted; without the gateway, if it does not answer."""

@@ -27,6 +27,7 @@ from launcher.mig import (
     ComputeInstance,
     ComputeInstanceProfile,
     Gpu,
+    GpuEvent,
     GpuInstance,
     GpuInstanceProfile,
     GpuProcess,
@@ -56,18 +57,30 @@ def environment_holders(device_uuid: str) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True)
 class PaperGpu:
-    """What the file holds. Immutable: a change is a new one, written whole."""
+    """
+    What the file holds. Immutable: a change is a new one, written whole.
+
+    Attributes:
+        answers_only: What every call is refused with: GPU_IS_LOST, RESET_REQUIRED.
+    """
 
     version: int
     board: str
     gpu_uuid: str
     mode: bool = False
     mode_pending: bool = False
+    answers_only: MigCode | None = None
     instances: tuple[GpuInstance, ...] = ()
     compute: tuple[ComputeInstance, ...] = ()
 
 
 PAPER_GPU: Final = TypeAdapter(PaperGpu)
+EVENT: Final = TypeAdapter(GpuEvent)
+
+
+def events_path(path: Path) -> Path:
+    """Return the file to which a paper GPU's events are added, one JSON object a line."""
+    return path.with_name(f"{path.name}.events")
 
 
 @dataclass(slots=True)
@@ -103,7 +116,7 @@ class Simulator:
         """Return the GPU; its name says that it is simulated."""
         return Gpu(
             name=f"{self.board.product} (simulated)",
-            uuid=self._read().gpu_uuid,
+            uuid=self._read_well().gpu_uuid,
             compute_slices=self.board.compute_slices,
             memory_slices=self.board.memory_slices,
             simulated=True,
@@ -115,7 +128,7 @@ class Simulator:
 
     def profiles(self) -> tuple[GpuInstanceProfile, ...]:
         """Return the board's profiles, with MIG mode off as far as the driver does."""
-        if not (self.answers_when_off or self._read().mode):
+        if not (self.answers_when_off or self._read_well().mode):
             return ()
         return tuple(entry.profile for entry in self.board.profiles)
 
@@ -126,28 +139,28 @@ class Simulator:
     def remaining_capacity(self, profile_id: int) -> int:
         """Return how many more of this profile fit beside what exists."""
         entry = self._profile(profile_id, "ask remaining capacity")
-        state = self._read()
+        state = self._read_well()
         # A profile of which one is allowed (+me) has many free places, and room for one.
         return min(len(self._free(state, entry)), self._left(state, entry))
 
     def gpu_instances(self) -> tuple[GpuInstance, ...]:
         """Return all GPU instances by ascending id."""
-        return self._read().instances
+        return self._read_well().instances
 
     def compute_profiles(self, gpu_instance_id: int) -> tuple[ComputeInstanceProfile, ...]:
         """Return the compute instance profiles of one GPU instance."""
-        instance = self._instance(self._read(), gpu_instance_id, "list compute profiles")
+        instance = self._instance(self._read_well(), gpu_instance_id, "list compute profiles")
         return compute_profiles(self._profile(instance.profile_id, "").profile)
 
     def compute_instances(self, gpu_instance_id: int) -> tuple[ComputeInstance, ...]:
         """Return the compute instances of one GPU instance by ascending id."""
-        state = self._read()
+        state = self._read_well()
         self._instance(state, gpu_instance_id, "list compute instances")
         return tuple(ci for ci in state.compute if ci.gpu_instance_id == gpu_instance_id)
 
     def mig_devices(self) -> tuple[MigDevice, ...]:
         """Return the compute instances as devices; a GPU instance without one is not among them."""
-        state = self._read()
+        state = self._read_well()
         profile_of = {gi.id: self._profile(gi.profile_id, "").profile for gi in state.instances}
         return tuple(
             MigDevice(
@@ -164,7 +177,7 @@ class Simulator:
     # --- mode -------------------------------------------------------------------------------
     def mig_mode(self) -> tuple[bool, bool]:
         """Return (current, pending)."""
-        state = self._read()
+        state = self._read_well()
         return state.mode, state.mode_pending
 
     def set_mig_mode(self, enabled: bool) -> None:
@@ -189,10 +202,21 @@ class Simulator:
             edit.state = replace(state, mode=enabled, mode_pending=enabled)
 
     def reset(self) -> None:
-        """Reset the GPU: instances are gone, a pending mode becomes current."""
+        """Reset the GPU: instances are gone, a pending mode becomes current, and it answers again."""
         with self._change("reset", "reset the GPU") as edit:
             mode = edit.state.mode_pending
-            edit.state = replace(edit.state, mode=mode, instances=(), compute=())
+            edit.state = replace(edit.state, mode=mode, answers_only=None, instances=(), compute=())
+
+    def fail(self, code: MigCode) -> None:
+        """Answer everything with this code until it is reset: GPU_IS_LOST, RESET_REQUIRED."""
+        with self._change("fail", "fail") as edit:
+            edit.state = replace(edit.state, answers_only=code)
+
+    def tell(self, xid: int, gpu_instance_id: int | None = None, ci_id: int | None = None) -> None:
+        """Have the GPU tell of an error, as a line in its file of events."""
+        event = GpuEvent(self._read().gpu_uuid, xid, gpu_instance_id, ci_id)
+        with events_path(self.path).open("ab") as file:
+            file.write(EVENT.dump_json(event) + b"\n")
 
     def reboot(self) -> None:
         """Restart the machine: Ampere keeps its MIG mode, later boards forget it."""
@@ -282,7 +306,7 @@ class Simulator:
     # --- who, how much ----------------------------------------------------------------------
     def processes(self) -> tuple[GpuProcess, ...]:
         """Return who was started on the GPU or on one of its devices."""
-        state = self._read()
+        state = self._read_well()
         whole = [GpuProcess(pid, None, None) for pid in self.holders(state.gpu_uuid)]
         inside = [
             GpuProcess(pid, ci.gpu_instance_id, ci.id)
@@ -357,7 +381,8 @@ class Simulator:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(self.path.name + ".lock").open("w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            before = self._read()
+            broken = method in ("reset", "fail")
+            before = self._read() if broken else self._read_well()
             edit = _Edit(before)
             try:
                 yield edit
@@ -387,6 +412,12 @@ class Simulator:
                 f"{self.path} holds a simulated {state.board} (version {state.version}), "
                 f"not {self.board.key} (version {VERSION}); remove it to start with a fresh one"
             )
+        return state
+
+    def _read_well(self) -> PaperGpu:
+        state = self._read()
+        if state.answers_only is not None:
+            raise MigError(f"find GPU {self.index}", state.answers_only)
         return state
 
 

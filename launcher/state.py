@@ -61,6 +61,7 @@ class ServerRecord:
 
     Attributes:
         reason: Why it is not ready, or why it was started again; empty where it never was.
+        warning: What its GPU has told that goes on being true, such as that it must be reset.
     """
 
     spec: ServerSpec
@@ -69,6 +70,7 @@ class ServerRecord:
     state: ServerState = "starting"
     restarts: int = 0
     reason: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

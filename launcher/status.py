@@ -89,6 +89,7 @@ def _slice(record: ServerRecord, status: Status) -> dict[str, Any]:
         "container": sight.container or None if sight else None,
         "restarts": record.restarts,
         "reason": record.reason,
+        "warning": record.warning,
         "log": record.log,
     }
 

@@ -141,6 +141,11 @@ def status_table(document: dict[str, Any]) -> RenderableType:
         for member in document["slices"]
         if member.get("reason") and member["state"] != "ready"
     ]
+    warnings: dict[str, list[str]] = {}
+    for member in document["slices"]:
+        if member.get("warning"):
+            warnings.setdefault(member["warning"], []).append(member["name"])
+    wrong += [Text(f"{', '.join(names)}: {text}", style="red") for text, names in warnings.items()]
     head = Text(f"{document['gpu']}{where}, {watched}, inventory {document['inventory']}")
     gpus = [_gpu_line(gpu) for gpu in document.get("gpus", ()) if not gpu["simulated"]]
     if document.get("gpu_error"):

@@ -1,11 +1,13 @@
 """Plans are carried out, repaired after a crash anywhere, and undone exactly."""
 
+import contextlib
+
 import pytest
 
 from launcher import apply, cutting, plan, stages
 from launcher.errors import GpuError
 from launcher.layout import parse_names
-from launcher.mig import MigCode, Placement
+from launcher.mig import MigCode, MigError, Placement
 from launcher.plan import Addresses
 from launcher.profiles import BOARDS
 from launcher.simulator import Simulator
@@ -259,3 +261,163 @@ def test_what_vanished_is_found_out(gpu, store):
     gpu.destroy_compute_instance(victim.gpu_instance_id, 0)
     gpu.destroy_gpu_instance(victim.gpu_instance_id)
     assert apply.missing(by_uuid(gpu), store.state) == (victim.slice_name,)
+
+
+def test_a_mode_that_waits_for_a_reset_is_left_so(gpu, store):
+    """It is what the user was told to reset the GPU for; `down --disable-mig` takes it back."""
+    gpu.holders = lambda uuid: [4711] if uuid.startswith("GPU") else ()
+    with pytest.raises(GpuError, match=r"GPU 0: .*enable MIG mode: In use .*MIG mode is pending"):
+        run(gpu, store)
+    undo(gpu, store)
+    assert gpu.mig_mode() == (False, True)
+    gpu.holders = lambda uuid: ()
+    gpu.reset()
+    assert len(run(gpu, store)) == 4
+
+
+def test_a_pending_mode_is_taken_back_by_disable_mig(gpu):
+    gpu.holders = lambda uuid: [4711]
+    with pytest.raises(MigError):
+        gpu.set_mig_mode(True)
+    gpu.holders = lambda uuid: ()
+    assert apply.disable_mig(by_uuid(gpu)) == [gpu.gpu().name]
+    assert gpu.mig_mode() == (False, False)
+
+
+def test_a_gpu_that_is_lost_in_the_middle_is_told(gpu, store):
+    real = Simulator.create_gpu_instance
+
+    def lost(self, *arguments):
+        made = real(self, *arguments)
+        self.fail(MigCode.GPU_IS_LOST)
+        return made
+
+    gpus = by_uuid(gpu)
+    falls = type("Falls", (Simulator,), {"create_gpu_instance": lost})
+    with pytest.raises(GpuError, match=r"GPU 0: cannot find GPU 0: GPU is lost; .*could be undone"):
+        run(falls(gpu.path, gpu.board, holders=lambda _: ()), store)
+    with pytest.raises(GpuError, match="GPU 0: cannot find GPU 0: GPU is lost"):
+        apply.missing(gpus, store.state)
+    gpu.reset()  # instances do not survive it
+    undo(gpu, store)
+    assert is_untouched(gpu)
+
+
+# --- killed at each step ------------------------------------------------------------------------
+
+CHANGES = (
+    "set_mig_mode", "create_gpu_instance", "destroy_gpu_instance", "create_compute_instance",
+    "destroy_compute_instance",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    pass
+
+
+def mortal(gpu, life, *, done):
+    """Return a driver whose process dies at a change of the GPU, before it or when it is done."""
+    left = [life]
+
+    def dying(method):
+        real = getattr(Simulator, method)
+
+        def change(self, *arguments):
+            left[0] -= 1
+            if left[0] < 0 and not done:
+                raise Killed
+            result = real(self, *arguments)
+            if left[0] < 0:
+                raise Killed
+            return result
+
+        return change
+
+    made = type("Mortal", (Simulator,), {method: dying(method) for method in CHANGES})
+    return made(gpu.path, gpu.board, holders=lambda _: ())
+
+
+def others_and_ours(gpu, store):
+    """A 3g of somebody else's with two compute instances, and all-1g of ours beside it."""
+    gpu.set_mig_mode(True)
+    theirs = gpu.create_gpu_instance(9, Placement(4, 4))
+    gpu.create_compute_instance(theirs.id, 1)
+    gpu.create_compute_instance(theirs.id, 0)
+    run(gpu, store, "2g,1g")
+
+
+def shape(gpu):
+    """What is there, without the numbers that change when it is made again."""
+    inside = {instance.id: [] for instance in gpu.gpu_instances()}
+    for number in inside:
+        inside[number] = sorted(entry.profile_id for entry in gpu.compute_instances(number))
+    return sorted((gi.placement, gi.profile_id, inside[gi.id]) for gi in gpu.gpu_instances())
+
+
+def reload(tmp_path):
+    store = StateStore(tmp_path)
+    store.load()
+    return store
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("life", range(16))
+def test_killed_at_any_step_of_a_recut_the_next_completes_it(gpu, store, tmp_path, life, done):
+    """Steps: three of theirs and four of ours are destroyed, then four instances are made in pairs."""
+    others_and_ours(gpu, store)
+    with contextlib.suppress(Killed):
+        run(mortal(gpu, life, done=done), store, "4g,1g,1g", force=True)
+    later = reload(tmp_path)
+    assert len(run(gpu, later, "4g,1g,1g", force=True)) == 3
+    assert [number for _, number, _ in shape(gpu)] == [5, 19, 19]
+    assert len(gpu.mig_devices()) == 3
+    undo(gpu, later)
+    assert shape(gpu) == [(Placement(4, 4), 9, [0, 1])]  # theirs, as it was found
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("life", range(16))
+def test_killed_at_any_step_of_a_recut_down_restores_what_was_found(
+    gpu, store, tmp_path, life, done
+):
+    others_and_ours(gpu, store)
+    with contextlib.suppress(Killed):
+        run(mortal(gpu, life, done=done), store, "4g,1g,1g", force=True)
+    undo(gpu, reload(tmp_path))
+    assert shape(gpu) == [(Placement(4, 4), 9, [0, 1])]
+    assert gpu.mig_mode() == (True, True)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("life", range(10))
+def test_killed_at_any_step_of_down_the_next_completes_it(gpu, store, tmp_path, life, done):
+    run(gpu, store, "3g,2g,1g,1g")
+    with contextlib.suppress(Killed):
+        undo(mortal(gpu, life, done=done), store)
+    undo(gpu, reload(tmp_path))
+    assert is_untouched(gpu)
+
+
+@pytest.mark.parametrize("step", range(13))
+def test_refused_at_any_step_all_is_as_it_was(gpu, store, tmp_path, step):
+    others_and_ours(gpu, store)
+    before = (shape(gpu), {(r.slice_name, r.placement) for r in store.state.instances})
+    left = [step]
+
+    def refusing(method):
+        real = getattr(Simulator, method)
+
+        def change(self, *arguments):
+            left[0] -= 1
+            if left[0] == -1:
+                raise MigError(method, MigCode.UNKNOWN)
+            return real(self, *arguments)
+
+        return change
+
+    made = type("Refusing", (Simulator,), {method: refusing(method) for method in CHANGES})
+    with contextlib.suppress(GpuError):
+        run(made(gpu.path, gpu.board, holders=lambda _: ()), store, "4g,1g,1g", force=True)
+        pytest.fail("there is no such step: range() is too long")
+    records = reload(tmp_path).state.instances
+    assert (shape(gpu), {(record.slice_name, record.placement) for record in records}) == before

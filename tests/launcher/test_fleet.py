@@ -286,6 +286,44 @@ async def test_what_a_killed_job_left_is_removed_and_its_slice_enabled(
     assert swept[1:] == ["mig-job-s1-2_"]
 
 
+async def test_one_that_the_gpu_has_hit_is_ended_at_once_and_says_why(made, runtime, tmp_path):
+    await made.start(Heard())
+    async with supervised(made):
+        assert made.restart(frozenset(("s1", "s7")), "XID 31 (memory page fault)") == {"s1"}
+        assert made.restart(frozenset(("s1",)), "XID 43 (of the same fault)") == set()
+        await until(lambda: on_record(tmp_path)[1].restarts == 1)
+        await until(lambda: on_record(tmp_path)[1].state == "ready")
+    assert runtime.started[1].told == ["kill"]  # it would answer those who wait with errors
+    assert "ended by the launcher, XID 31 (memory page" in on_record(tmp_path)[1].reason
+    assert on_record(tmp_path)[0].restarts == 0
+
+
+async def test_one_that_starts_is_not_ended_for_what_ended_the_one_before(
+    made, runtime, readiness, tmp_path
+):
+    await made.start(Heard())
+    async with supervised(made):
+        readiness.discard(8010)
+        made.restart(frozenset(("s1",)), "XID 31")
+        await until(lambda: len(runtime.started) == 3)
+        assert made.restart(frozenset(("s1",)), "XID 31") == set()
+        readiness.add(8010)
+        await until(lambda: on_record(tmp_path)[1].state == "ready")
+    assert len(runtime.started) == 3
+
+
+async def test_a_warning_stays_with_the_slice(tmp_path, runtime):
+    made = build(tmp_path, runtime)
+    await made.start(Heard())
+    made.warn(frozenset(("s0",)), "XID 48: the GPU must be reset")
+    assert [record.warning for record in on_record(tmp_path)] == [
+        "XID 48: the GPU must be reset", "",
+    ]  # fmt: skip
+    later = build(tmp_path, runtime, on_record(tmp_path))
+    await later.start(Heard())
+    assert on_record(tmp_path)[0].warning == "XID 48: the GPU must be reset"
+
+
 async def test_stopping_asks_all_at_once_and_sweeps(made, runtime, tmp_path):
     await made.start(Heard())
     await fleet.stop(on_record(tmp_path), runtime, 10, asyncio.Event())

@@ -13,8 +13,9 @@ from launcher import mps, partitioners, process_table
 from launcher.config import LauncherConfig
 from launcher.drivers import open_host
 from launcher.errors import ConfigError, GpuError, PlanError
-from launcher.mig import Memory
+from launcher.mig import GpuEvent, Memory
 from launcher.mps import MpsPartitioner
+from launcher.partition import Affected
 from launcher.runtime import Handle, ServerSpec
 from launcher.simulator import Simulator
 from launcher.state import ServerRecord, State, StateStore
@@ -212,3 +213,22 @@ def test_up_shares_a_gpu_out_and_down_stops_the_daemon(launcher: Launcher, progr
     assert launcher.call("down").returncode == 0
     wait_until(lambda: not process_table.is_running(daemon), "end of the daemon")
     assert launcher.traces() == []
+
+
+def test_an_error_of_the_gpu_is_one_of_all_its_shares(tmp_path):
+    """One client's error ends the work of all: they share one context."""
+    host = open_host("simulated:2xt4-16gb", tmp_path)
+    here, there = host.gpus
+    servers = tuple(
+        ServerRecord(
+            ServerSpec(
+                SliceSpec(name, Endpoint("h", 1), None, None),
+                "/m", (), (("CUDA_VISIBLE_DEVICES", uuid),),
+            ),
+            Handle("m_"), "/log",
+        )
+        for name, uuid in (("s0", here), ("s1", here), ("s2", there))
+    )  # fmt: skip
+    state = State("mps:simulated:2xt4-16gb", "process", "/slices.json", servers=servers)
+    found = MpsPartitioner(host, tmp_path).affected(GpuEvent(here, 31), state)
+    assert found == Affected(0, ("s0", "s1"), surely=True)

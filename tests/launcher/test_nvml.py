@@ -7,11 +7,16 @@ What both implementations of MigDriver must have in common runs on both.
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import pynvml
 import pytest
 
 from launcher.cures import CURES, sentence
-from launcher.mig import GpuProcess, Memory, MigCode, MigError, Placement, words
+from launcher.drivers import open_host
+from launcher.errors import GpuError
+from launcher.mig import GpuEvent, GpuProcess, Memory, MigCode, MigError, Placement, words
 from launcher.profiles import BOARDS
 from launcher.simulator import Simulator
 from tests.launcher.helpers import MIG_LAUNCHER, REPOSITORY
@@ -141,6 +146,163 @@ def test_a_slice_is_made_by_the_documented_calls_and_no_others(nvml, tmp_path):
         "nvmlGpuInstanceCreateComputeInstance",
         "nvmlComputeInstanceGetInfo_v2",
     ]
+
+
+def test_a_count_that_is_too_large_is_given_its_room(nvml, monkeypatch):
+    """An A30 has told of more instances than it holds; the library may write as many handles."""
+    monkeypatch.setenv("NVML_STAND_IN_COUNT", "9")
+    (gpu,) = nvml(1).gpus()
+    gpu.set_mig_mode(True)
+    made = gpu.create_gpu_instance(9, Placement(4, 4))
+    assert gpu.gpu_instances() == (made,)
+    assert [profile.instances_max for profile in gpu.profiles()] == [7, 3, 2, 1, 1, 7, 4]
+
+
+@pytest.mark.parametrize(
+    "function", ["nvmlGpuInstanceGetInfo", "nvmlComputeInstanceGetInfo_v2"], ids=["GPU", "compute"]
+)
+def test_an_instance_that_cannot_be_told_of_is_not_left(nvml, monkeypatch, function):
+    (gpu,) = nvml(1).gpus()
+    gpu.set_mig_mode(True)
+    instance = gpu.create_gpu_instance(19, Placement(0, 1))
+    with monkeypatch.context() as refusing:
+        refusing.setenv("NVML_STAND_IN_REFUSE", f"{function}:999")
+        if function == "nvmlGpuInstanceGetInfo":
+            assert refused(gpu.create_gpu_instance, 19, Placement(1, 1)) is MigCode.UNKNOWN
+        else:
+            assert refused(gpu.create_compute_instance, instance.id, 0) is MigCode.UNKNOWN
+    assert gpu.gpu_instances() == (instance,)
+    assert gpu.mig_devices() == ()
+
+
+def test_a_mode_that_is_as_wanted_is_so_whatever_the_status_says(nvml, monkeypatch):
+    """Taking back a pending mode succeeds while clients have the GPU, and says that it did not."""
+    (gpu,) = nvml(1).gpus()
+    monkeypatch.setattr(pynvml, "nvmlDeviceSetMigMode", lambda device, mode: 19)
+    gpu.set_mig_mode(False)
+    assert refused(gpu.set_mig_mode, True) is MigCode.IN_USE
+
+
+def test_a_gpu_that_is_lost_is_not_one_without_mig(nvml, monkeypatch):
+    host = nvml(2)
+    first, _ = host.gpus()
+    real = pynvml.nvmlDeviceGetMigMode
+
+    def lost(device):
+        if pynvml.nvmlDeviceGetUUID(device).startswith("GPU-00000000"):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return real(device)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMigMode", lost)
+    assert refused(first.gpu) is MigCode.GPU_IS_LOST
+    (second,) = host.gpus()
+    assert second.index == 1
+    assert [error.code for error in host.unusable.values()] == [MigCode.GPU_IS_LOST]
+
+
+# --- what GPUs tell on their own ----------------------------------------------------------------
+
+
+@pytest.fixture
+def events(tmp_path, monkeypatch):
+    """Adds an event: GPU, XID, GPU instance, compute instance."""
+    path = tmp_path / "events"
+    path.write_text("0 31 7 0\n")  # before anybody listens
+    monkeypatch.setenv("NVML_STAND_IN_EVENTS", str(path))
+
+    def tell(*numbers):
+        with path.open("a") as file:
+            print(*numbers, file=file)
+
+    return tell
+
+
+NOWHERE = 0xFFFFFFFF
+
+
+def test_errors_are_heard_with_their_place(nvml, events):
+    host = nvml(2)
+    first, second = [gpu.gpu().uuid for gpu in host.gpus()]
+    assert host.wait_event([first], 0.0) is None  # nothing of before
+    events(1, 31, 7, 0)  # of a GPU that nobody listens to
+    assert host.wait_event([first], 0.0) is None
+    with host.undisturbed():
+        pass
+    assert host.wait_event([first, second], 0.0) is None
+    events(1, 31, 7, 0)
+    events(0, 79, NOWHERE, NOWHERE)
+    assert host.wait_event([first, second], 0.0) == GpuEvent(second, 31, 7, 0)
+    assert host.wait_event([first, second], 0.0) == GpuEvent(first, 79, None, None)
+
+
+def test_events_are_registered_as_documented_and_let_go_of_before_a_change_of_mode(
+    nvml, events, tmp_path
+):
+    """The stand-in aborts when the library is shut down under an event set."""
+    host = nvml(1)
+    (gpu,) = host.gpus()
+    uuid = gpu.gpu().uuid
+    (tmp_path / "calls").unlink()
+    assert host.wait_event([uuid], 0.0) is None
+    gpu.set_mig_mode(True)
+    assert host.wait_event([uuid], 0.0) is None
+    listening = [
+        "nvmlEventSetCreate",
+        "nvmlDeviceGetCount_v2",
+        "nvmlDeviceGetSupportedEventTypes",
+        "nvmlDeviceRegisterEvents",
+        "nvmlEventSetWait_v2",
+    ]
+    assert calls(tmp_path) == [
+        *listening,
+        "nvmlEventSetFree",
+        "nvmlDeviceSetMigMode",
+        "nvmlShutdown",
+        "nvmlInitWithFlags",
+        "nvmlDeviceGetMigMode",
+        *listening,
+    ]
+
+
+@pytest.mark.parametrize(
+    "function",
+    ["nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes"],
+)
+@pytest.mark.parametrize("code", [MigCode.NOT_SUPPORTED, MigCode.FUNCTION_NOT_FOUND])
+def test_a_driver_without_events_says_so(nvml, monkeypatch, function, code):
+    host = nvml(1)
+    uuid = host.gpus()[0].gpu().uuid
+    monkeypatch.setenv("NVML_STAND_IN_REFUSE", f"{function}:{int(code)}")
+    caught = refused(host.wait_event, [uuid], 0.0)
+    assert caught in (code, MigCode.NOT_SUPPORTED)
+    monkeypatch.delenv("NVML_STAND_IN_REFUSE")
+    assert host.wait_event([uuid], 0.0) is None
+
+
+def test_one_who_waits_is_waited_for_before_the_library_closes(nvml, events):
+    host = nvml(1)
+    (gpu,) = host.gpus()
+    uuid = gpu.gpu().uuid
+    with ThreadPoolExecutor() as threads:
+        heard = threads.submit(host.wait_event, [uuid], 0.3)
+        while not heard.running():
+            time.sleep(0.001)
+        gpu.set_mig_mode(True)
+        events(0, 45, NOWHERE, NOWHERE)
+        assert heard.result() in (None, GpuEvent(uuid, 45))
+    assert gpu.mig_mode() == (True, True)
+
+
+def test_a_host_that_cannot_be_used_is_closed_again(nvml, tmp_path, monkeypatch):
+    nvml(1)
+    (tmp_path / "calls").unlink()
+    with pytest.raises(GpuError, match="there is no GPU 7 here"):
+        open_host("nvidia:7", tmp_path)
+    monkeypatch.setenv("NVML_STAND_IN_REFUSE", "nvmlDeviceGetCount_v2:15")
+    with pytest.raises(GpuError, match="cannot count GPUs: GPU is lost; the GPU fell off the bus"):
+        open_host("nvidia:all", tmp_path)
+    made = (tmp_path / "calls").read_text().split()
+    assert made.count("nvmlInitWithFlags") == made.count("nvmlShutdown") == 2
 
 
 def test_gpus_are_told_apart(nvml):

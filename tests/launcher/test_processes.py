@@ -142,6 +142,7 @@ def test_a_server_whose_pid_was_never_written_down_is_found_by_its_marker(runtim
 
 def test_pid_start_time_and_marker_must_all_fit(runtime, tmp_path):
     process = runtime.start(spec(), MARKER, tmp_path / "log").handle.process
+    wait_until(is_running(tmp_path / "log"), "start")
     later = ProcessRuntime()
     assert later.find(Handle("mig-other_", process)) is None
     assert later.find(Handle(MARKER, ProcessId(process.pid, process.started + "1"))) is None

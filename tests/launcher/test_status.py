@@ -59,6 +59,7 @@ def test_everything_that_is_known_of_a_slice(tmp_path):
             "container": None,
             "restarts": 4,
             "reason": "",
+            "warning": "",
             "log": "/x.log",
         }
     ]

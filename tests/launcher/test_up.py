@@ -223,3 +223,23 @@ def test_slices_that_vanish_are_made_again(launcher):
     )
     assert launcher.call("down").returncode == 0
     assert launcher.traces() == []
+
+
+def test_an_error_of_the_gpu_has_the_server_of_just_that_slice_started_again(launcher):
+    assert launcher.call(*launcher.up_arguments("--detach")).returncode == 0
+    gpu = Simulator(launcher.state_dir / "simulated-a100-40gb.json", BOARDS["a100-40gb"])
+    victim, other = launcher.pids()
+    uuid = launcher.status()["slices"][0]["mig_uuid"]
+    (place,) = [device for device in gpu.mig_devices() if device.uuid == uuid]
+    gpu.tell(31, place.gpu_instance_id, place.compute_instance_id)
+    wait_until(lambda: launcher.status()["slices"][0]["restarts"] == 1, "restart")
+    wait_until(lambda: launcher.status()["slices"][0]["state"] == "ready", "server")
+    assert launcher.pids()[0] not in (victim, None)
+    assert launcher.pids()[1] == other
+    assert "XID 31 (memory page fault" in (launcher.state_dir / "launcher.log").read_text()
+    gpu.tell(48)
+    wait_until(lambda: launcher.status()["slices"][1]["warning"], "warning")
+    told = launcher.call("status").stdout
+    assert "s0, s1: XID 48 (double bit memory error): the GPU must be reset" in told
+    assert launcher.call("down").returncode == 0
+    assert launcher.traces() == []

@@ -9,6 +9,8 @@
  * State lies in the file that NVML_STAND_IN_STATE names, shared by processes, as a driver's is.
  * NVML_STAND_IN_LOG names a file that gets one line for each call.
  * NVML_STAND_IN_REFUSE=FUNCTION:CODE has one function always answer a code.
+ * NVML_STAND_IN_COUNT is said to be the number of instances of each profile, and is written to arrays.
+ * NVML_STAND_IN_EVENTS names a file with a line for each event: GPU, XID, GPU and compute instance.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -17,11 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
-    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, IN_USE = 19, INSUFFICIENT_RESOURCES = 23,
+    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10, IN_USE = 19, INSUFFICIENT_RESOURCES = 23,
     VERSION_MISMATCH = 25,
 };
 
@@ -58,6 +61,12 @@ typedef struct {
     unsigned long long memorySizeMB;
 } attributes_t;
 typedef struct { unsigned long long total, free, used; } memory_t;
+typedef struct {
+    void *device;
+    unsigned long long type, data;
+    unsigned gi, ci;
+} event_t;
+typedef struct { unsigned magic; unsigned long long types[2]; long read_to; } event_set_t;
 
 _Static_assert(sizeof(profile_v1_t) == 48, "nvmlGpuInstanceProfileInfo_t");
 _Static_assert(sizeof(profile_v2_t) == 0x98, "nvmlGpuInstanceProfileInfo_v2_t");
@@ -65,6 +74,7 @@ _Static_assert(sizeof(ci_profile_v2_t) == 0x88, "nvmlComputeInstanceProfileInfo_
 _Static_assert(sizeof(ci_profile_v1_t) == 36, "nvmlComputeInstanceProfileInfo_t");
 _Static_assert(sizeof(gi_info_t) == 24 && sizeof(ci_info_t) == 32, "instance infos");
 _Static_assert(sizeof(attributes_t) == 40, "nvmlDeviceAttributes_t");
+_Static_assert(sizeof(event_t) == 32, "nvmlEventData_t");
 
 /* The A100-40GB as `nvidia-smi mig -lgip` and `-lgipp` list it. */
 static const struct {
@@ -93,6 +103,8 @@ enum { GPU_MAGIC = 0x47505531, GI_MAGIC = 0x47493131, CI_MAGIC = 0x43493131 };
 
 static state_t *S;
 static int inits;
+static event_set_t event_set; /* one at a time; none is to be left open */
+enum { SET_MAGIC = 0x45564e54, XID = 8 };
 /* MIG device handles: a table, so that a pointer tells which (gpu, gi, ci) it means. */
 static struct { gpu_t *gpu; gi_t *gi; ci_t *ci; } migs[GPUS_MAX * GI_MAX * CI_MAX];
 
@@ -150,6 +162,10 @@ static unsigned exist(const gpu_t *g, unsigned profile) {
     for (int i = 0; i < GI_MAX; i++) n += g->gi[i].used && g->gi[i].profile == profile;
     return n;
 }
+static unsigned count_of(unsigned profile) {
+    const char *told = getenv("NVML_STAND_IN_COUNT");
+    return told ? (unsigned)atoi(told) : PROFILES[profile].max;
+}
 static int may_change(void) {
     const char *user = getenv("NVML_STAND_IN_USER");
     return !(user && !strcmp(user, "nobody"));
@@ -176,7 +192,12 @@ int nvmlInitWithFlags(unsigned flags) {
     inits++;
     return OK;
 }
-int nvmlShutdown(void) { ENTER(); inits--; return OK; }
+int nvmlShutdown(void) {
+    ENTER();
+    if (inits == 1 && event_set.magic) abort(); /* somebody may still wait for it */
+    inits--;
+    return OK;
+}
 const char *nvmlErrorString(int code) { (void)code; return "an error of the stand-in"; }
 int nvmlDeviceGetCount_v2(unsigned *count) { ENTER(); *count = S->gpus; return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
@@ -223,6 +244,7 @@ int nvmlDeviceSetMigMode(void *h, unsigned mode, unsigned *status) {
     if (!is_gpu(h) || mode > 1 || !status) return INVALID_ARGUMENT;
     if (!may_change()) return NO_PERMISSION;
     gpu_t *g = h;
+    if (event_set.magic) { *status = IN_USE; return OK; } /* a client of ours */
     for (int i = 0; i < GI_MAX; i++) if (g->gi[i].used) { *status = IN_USE; return OK; }
     g->mode = mode;
     *status = OK;
@@ -239,7 +261,7 @@ static int profile_info(void *h, unsigned index, profile_v2_t *info) {
         info->id = PROFILES[i].id;
         info->isP2pSupported = 0;
         info->sliceCount = PROFILES[i].slices;
-        info->instanceCount = PROFILES[i].max;
+        info->instanceCount = count_of((unsigned)i);
         info->multiprocessorCount = PROFILES[i].sm;
         info->copyEngineCount = PROFILES[i].engines[0];
         info->decoderCount = PROFILES[i].engines[1];
@@ -349,7 +371,8 @@ int nvmlDeviceGetGpuInstances(void *h, unsigned id, void **handles, unsigned *co
     if (!g->mode) return NOT_SUPPORTED;
     unsigned n = 0;
     /* The array must hold as many as the profile allows: it is written to its end. */
-    for (unsigned i = 0; i < PROFILES[p].max; i++) handles[i] = NULL;
+    if (*count < count_of((unsigned)p)) abort();
+    for (unsigned i = 0; i < count_of((unsigned)p); i++) handles[i] = NULL;
     for (int i = 0; i < GI_MAX; i++)
         if (g->gi[i].used && g->gi[i].profile == (unsigned)p) handles[n++] = &g->gi[i];
     *count = n;
@@ -501,4 +524,62 @@ int nvmlDeviceGetAttributes_v2(void *h, attributes_t *has) {
     *has = (attributes_t){PROFILES[p].slices == c ? PROFILES[p].sm : 14 * c, 0, 0, 0, 0, 0,
                           PROFILES[p].slices, c, PROFILES[p].mib};
     return OK;
+}
+
+/* --- events ------------------------------------------------------------------------------ */
+static long size_of_events(void) {
+    struct stat seen;
+    const char *path = getenv("NVML_STAND_IN_EVENTS");
+    return path && !stat(path, &seen) ? (long)seen.st_size : 0;
+}
+int nvmlEventSetCreate(void **set) {
+    ENTER();
+    if (!set) return INVALID_ARGUMENT;
+    if (event_set.magic) abort(); /* the one before was not freed */
+    event_set = (event_set_t){SET_MAGIC, {0, 0}, size_of_events()};
+    *set = &event_set;
+    return OK;
+}
+int nvmlEventSetFree(void *set) {
+    ENTER();
+    if (set != &event_set || !event_set.magic) return INVALID_ARGUMENT;
+    event_set.magic = 0;
+    return OK;
+}
+int nvmlDeviceGetSupportedEventTypes(void *h, unsigned long long *types) {
+    ENTER();
+    if (!is_gpu(h) || !types) return INVALID_ARGUMENT;
+    *types = XID | 1;
+    return OK;
+}
+int nvmlDeviceRegisterEvents(void *h, unsigned long long types, void *set) {
+    ENTER();
+    if (!is_gpu(h) || set != &event_set || !event_set.magic) return INVALID_ARGUMENT;
+    if (types & ~(unsigned long long)(XID | 1)) return NOT_SUPPORTED;
+    event_set.types[((gpu_t *)h)->number] = types;
+    return OK;
+}
+static int next_event(event_t *event) {
+    unsigned long long xid;
+    unsigned number, gi, ci;
+    const char *path = getenv("NVML_STAND_IN_EVENTS");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    if (!file) return 0;
+    int found = !fseek(file, event_set.read_to, SEEK_SET)
+        && fscanf(file, "%u %llu %u %u\n", &number, &xid, &gi, &ci) == 4;
+    if (found) event_set.read_to = ftell(file);
+    fclose(file);
+    if (!found || !event_set.types[number]) return 0;
+    *event = (event_t){&S->gpu[number], XID, xid, gi, ci};
+    return 1;
+}
+int nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout_ms) {
+    ENTER();
+    if (set != &event_set || !event) return INVALID_ARGUMENT;
+    for (unsigned waited_ms = 0;; waited_ms += 10) {
+        if (inits <= 0 || !event_set.magic) abort(); /* taken away under the one who waits */
+        if (next_event(event)) return OK;
+        if (waited_ms >= timeout_ms) return TIMEOUT;
+        usleep(10000);
+    }
 }
