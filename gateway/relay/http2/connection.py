@@ -3,6 +3,7 @@ What both sides of the HTTP/2 relay do: settings, windows, writing once a turn, 
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 
 from gateway.relay.core import RelayCore
@@ -243,10 +244,13 @@ class Connection(SocketReader, Generic[S]):
         else:
             transport.write(b"".join(out) if len(out) > 1 else out[0])
 
-    def put_large(self, data: Chunk) -> None:
+    def put_large(self, data: Iterable[Chunk], size: int) -> None:
         """Write data by reference: at the end of this turn, or at once when much has gathered."""
-        self.put(data)
-        self._out_large += len(data)
+        self._out.extend(data)
+        if not self._dirty:
+            self._dirty = True
+            self.core.flusher.add(self)
+        self._out_large += size
         if self._out_large > WRITE_AT_ONCE_BYTES:
             self.flush()
 
@@ -341,26 +345,27 @@ class Connection(SocketReader, Generic[S]):
         self.pump_stream(stream)
         return False
 
-    def can_run(self, stream_id: int) -> bool:
+    def run_target(self, stream_id: int) -> int:
         stream = self.streams.get(stream_id)
-        return stream is not None and stream.peer is not None and stream.peer.queue is None
+        peer = None if stream is None else stream.peer
+        return 0 if peer is None or peer.queue is not None else peer.id
 
     def send_run(self, stream: Stream, run: Run) -> bool:
         """Send DATA frames as they lie in memory, if all of them may go now."""
         payload = run.payload
         if (
             stream.queue is not None
+            or run.target_id != stream.id
             or payload > stream.send_window
             or payload > self.send_window
             or run.largest > self.peer_frame_bytes
             or not self.writable
         ):
             return False
-        run.readdress(stream.id)
         stream.send_window -= payload
         self.send_window -= payload
         self.frames_sent += 1
-        self.put_large(run.view)
+        self.put_large(run.views, payload)
         if run.ends:
             stream.ended_out = True
             self.on_sent(stream)
@@ -372,8 +377,7 @@ class Connection(SocketReader, Generic[S]):
         if size <= COPY_BYTES_MAX:
             self.put(head + data)
         else:
-            self.put(head)
-            self.put_large(data)
+            self.put_large((head, data), size)
         if ends:
             stream.ended_out = True
             self.on_sent(stream)

@@ -241,8 +241,8 @@ class Downstream(Connection[Call]):
         else:
             call.take(data, len(data), ends)
 
-    def on_run(self, stream_id: int, run: Run) -> bool:
-        call, payload = self.streams.get(stream_id), run.payload
+    def on_run(self, run: Run) -> bool:
+        call, payload = self.streams.get(run.stream_id), run.payload
         if call is None or call.ended_in or call.done:
             return False
         left = call.body_left

@@ -24,7 +24,7 @@ from gateway.relay.http2.frames import (
     ProtocolError,
     unpack_head,
 )
-from gateway.relay.http2.runs import Run, run_at
+from gateway.relay.http2.runs import Run, runs_at
 from gateway.relay.http2.stream import COPY_BYTES_MAX, Chunk
 
 WHOLE_BYTES_MAX: Final = 32 * 1024
@@ -37,8 +37,6 @@ WORK_SHIFT: Final = 6
 """64 bytes of a header block are as much work as a frame."""
 SMALL_FRAME_BYTES: Final = 1024
 """Larger DATA frames do not count as work: what they bring is worth it."""
-RUN_FAILURES_MAX: Final = 2
-"""Attempts a read to pass a run of frames on as one: each looks at all of them."""
 
 _HEADERS_FLAGS: Final = END_HEADERS | PADDED | HAS_PRIORITY
 
@@ -89,11 +87,11 @@ class FrameReader:
         """`size` counts against windows; it is more than `len(data)` where there was padding."""
         raise NotImplementedError
 
-    def can_run(self, stream_id: int) -> bool:
-        """Return whether on_run() may take frames of this stream; asked before they are counted."""
-        return False
+    def run_target(self, stream_id: int) -> int:
+        """Return the stream whose frames those of this one may become as they lie in memory, or 0."""
+        return 0
 
-    def on_run(self, stream_id: int, run: Run) -> bool:
+    def on_run(self, run: Run) -> bool:
         """Take several DATA frames at once, or return False to be told of each by on_data()."""
         return False
 
@@ -138,7 +136,7 @@ class FrameReader:
                 return
             data, self._partial = bytes(self._partial), bytearray()
         at, size = 0, len(data)
-        in_place = RUN_FAILURES_MAX if type(data) is memoryview and not data.readonly else 0
+        in_place = type(data) is memoryview and not data.readonly
         if self._data_left or self._skip_left:
             at = self._rest_of_frame(data, size)
         while size - at >= FRAME_HEAD_BYTES and not self.closed:
@@ -154,17 +152,11 @@ class FrameReader:
                 if end > size:
                     self._begin_of_data(data, start, size, length, flags, stream_id)
                     return
-                if (
-                    length >= COPY_BYTES_MAX
-                    and in_place
-                    and flags <= END_STREAM  # a run has no others, and would be empty
-                    and self.can_run(stream_id)
-                ):
-                    run = run_at(cast("memoryview", data), at, size, stream_id)
-                    if self.on_run(stream_id, run):
-                        at += len(run.view)
+                if length >= COPY_BYTES_MAX and in_place:
+                    next_at = self._take_runs(cast("memoryview", data), at)
+                    if next_at > at:
+                        at = next_at
                         continue
-                    in_place -= 1
                 if length:
                     piece = (
                         data[start:end] if length < COPY_BYTES_MAX else memoryview(data)[start:end]
@@ -205,6 +197,20 @@ class FrameReader:
             length_kind = unpack_head(data, at)[0]
             told_in_pieces = not length_kind & 0xFF or length_kind & 0xFF > CONTINUATION
             self._wanted += 1 if told_in_pieces else max(1, length_kind >> 8)
+
+    def _take_runs(self, memory: memoryview, at: int) -> int:
+        """Pass on the large DATA frames that begin at `at`; return the offset behind them."""
+        at, runs = runs_at(memory, at, self.frame_bytes_max, COPY_BYTES_MAX, self.run_target)
+        for run in runs:
+            if self.on_run(run):
+                continue
+            pieces = run.pieces()
+            last = len(pieces) - 1
+            for index, piece in enumerate(pieces):
+                if self.closed:
+                    return at
+                self.on_data(run.stream_id, piece, len(piece), run.ends and index == last)
+        return at
 
     def _begin_of_data(
         self, data: Chunk, start: int, size: int, length: int, flags: int, stream_id: int

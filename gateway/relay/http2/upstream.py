@@ -264,8 +264,8 @@ class Upstream(Connection[Half]):
             return False
         return True
 
-    def on_run(self, stream_id: int, run: Run) -> bool:
-        stream, payload = self.streams.get(stream_id), run.payload
+    def on_run(self, run: Run) -> bool:
+        stream, payload = self.streams.get(run.stream_id), run.payload
         if stream is None or payload > stream.receive_left or payload > self.receive_left:
             return False
         call = stream.call

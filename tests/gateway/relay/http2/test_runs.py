@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from gateway.limits import KIB, Limits
 from gateway.relay.http2 import frames
 from gateway.relay.http2 import reading as reading_module
-from gateway.relay.http2.runs import Run, run_at
+from gateway.relay.http2.runs import runs_at
 from gateway.relay.slabs import SlabReader
 from tests.support.h2_peers import ANSWER_HEAD, OK_TRAILERS, STREAM_INFER, head, message
 from tests.support.h2_stage import Stage
@@ -79,6 +79,36 @@ def test_a_run_goes_in_one_write_and_arrives_whole(wide, monkeypatch):
     served.answers()
     assert call.grpc_status == 0
     wide.assert_at_rest()
+
+
+def test_the_frames_of_two_calls_in_turn_go_to_each_slice_in_one_write(wide, monkeypatch):
+    client = wide_client(wide)
+    calls = [client.calls(STREAM_INFER, message("m")) for _ in "ab"]
+    served = [wide.slice(name).call() for name in "ab"]
+    writes = []
+    for one in served:
+        open_wide(one.peer)
+        write = one.peer.wire.writelines
+        monkeypatch.setattr(
+            one.peer.wire,
+            "writelines",
+            lambda pieces, name=one.peer, write=write: (writes.append(name), write(pieces)),
+        )
+    calls[0].sends(body_of(50_000))
+    writes.clear()
+    bodies = [body_of(8000 * i) for i in (6, 7)]
+    turns = [
+        frames.frame(frames.DATA, int(ends), call.id, body[at : at + 8000])
+        for at in range(0, 56_000, 8000)
+        for call, body in zip(calls, bodies, strict=True)
+        for ends in [at + 8000 == len(body)]
+        if at < len(body)
+    ]
+    client.raw(b"".join(turns))
+    assert sorted(writes, key=id) == sorted((one.peer for one in served), key=id)
+    assert served[0].body == message("m") + body_of(50_000) + bodies[0]
+    assert served[1].body == message("m") + bodies[1]
+    assert all(one.ended for one in served)
 
 
 def test_a_run_of_an_answer_arrives_whole(wide):
@@ -187,59 +217,101 @@ def test_frames_of_any_sizes_cut_anywhere_arrive_whole(sizes, cuts, other):
     stage.assert_at_rest()
 
 
-def test_a_run_stops_at_whatever_is_not_plain_data_of_its_stream():
-    plain = frames.frame(frames.DATA, 0, 1, b"x" * 10)
-    last = frames.frame(frames.DATA, frames.END_STREAM, 1, b"y")
-    for stop in (
-        frames.frame(frames.DATA, 0, 3, b"z"),
-        frames.frame(frames.DATA, frames.PADDED, 1, b"\0z"),
-        frames.frame(frames.DATA, 0, 1, b""),
-        frames.frame(frames.HEADERS, 0, 1, b"z"),
-        plain[:12],
-        plain[:4],
-    ):
-        memory = memoryview(bytearray(plain + plain + stop))
-        run = run_at(memory, 0, len(memory), 1)
-        assert (bytes(run.view), run.payload, run.largest, run.ends) == (plain * 2, 20, 10, False)
-    memory = memoryview(bytearray(plain + last + plain))
-    run = run_at(memory, 0, len(memory), 1)
-    assert (bytes(run.view), run.payload, run.ends) == (plain + last, 11, True)
+def runs_in(listed, targets=None, frame_bytes_max=1 << 14, frame_bytes_min=1):
+    """Sort `listed` frames; return how many were taken, and the runs."""
+    memory = memoryview(bytearray(b"".join(frames.frame(*each) for each in listed)))
+    asked = []
+
+    def target_of(stream_id):
+        asked.append(stream_id)
+        return (targets or {1: 101, 3: 103}).get(stream_id, 0)
+
+    end, runs = runs_at(memory, 0, frame_bytes_max, frame_bytes_min, target_of)
+    assert len(asked) <= len({each[2] & frames.STREAM_ID_MAX for each in listed})
+    ends = [0, *itertools.accumulate(frames.FRAME_HEAD_BYTES + len(each[3]) for each in listed)]
+    return ends.index(end), runs
+
+
+PLAIN = (frames.DATA, 0, 1, b"x" * 10)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param((frames.DATA, 0, 5, b"z"), id="a stream without a target"),
+        pytest.param((frames.DATA, frames.PADDED, 1, b"\0z"), id="padded"),
+        pytest.param((frames.DATA, 0, 1, b""), id="empty"),
+        pytest.param((frames.HEADERS, 0, 1, b"z"), id="headers"),
+        pytest.param((frames.DATA, 0, 1, b"z" * 51), id="too large"),
+    ],
+)
+def test_runs_stop_at_whatever_is_not_plain_data(stop):
+    taken, (run,) = runs_in([PLAIN, PLAIN, stop, PLAIN], frame_bytes_max=50)
+    assert (taken, run.payload, run.largest, run.ends) == (2, 20, 10, False)
+
+
+def test_runs_stop_behind_the_end_of_a_stream_and_at_a_part_of_a_frame():
+    last = (frames.DATA, frames.END_STREAM, 1, b"")
+    taken, (run,) = runs_in([PLAIN, last, PLAIN])
+    assert (taken, run.payload, run.ends) == (2, 10, True)
+    whole = frames.frame(*PLAIN)
+    for part in (whole[:12], whole[:4]):
+        memory = memoryview(bytearray(whole + part))
+        assert runs_at(memory, 0, 1 << 14, 1, lambda _: 7)[0] == len(whole)
+
+
+def test_each_frame_must_be_worth_it_but_one_that_ends_its_stream():
+    """Else a peer could have a megabyte of tiny frames sorted before anybody else has a turn."""
+    large = (frames.DATA, 0, 1, b"y" * 100)
+    taken, (run,) = runs_in([large, PLAIN, large], frame_bytes_min=50)
+    assert (taken, run.payload) == (1, 100)
+    last = (frames.DATA, frames.END_STREAM, 1, b"z")
+    taken, (run,) = runs_in([large, last], frame_bytes_min=50)
+    assert (taken, run.payload, run.ends) == (2, 101, True)
+    assert runs_in([last], frame_bytes_min=50) == (0, [])
 
 
 @given(
-    sizes=st.lists(st.sampled_from([1, 10, 10, 10, 10, 10, 11]), min_size=1, max_size=30),
-    odd=st.sampled_from(["", "flag", "stream", "kind", "reserved", "end"]),
-    at=st.integers(0, 29),
+    listed=st.lists(
+        st.tuples(
+            st.just(frames.DATA),
+            st.sampled_from([0, 0, 0, 0, 0, 1, 2]),
+            st.sampled_from([1, 1, 1, 3, 3, 5, 1 << 31 | 1]),
+            st.sampled_from([1, 10, 10, 10, 11, 0]).map(body_of),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
 )
-def test_a_run_is_all_plain_frames_up_to_the_first_odd_one(sizes, odd, at):
-    listed = [(frames.DATA, 0, 1, body_of(size)) for size in sizes]
-    kind, flags, stream_id, body = listed[at % len(sizes)]
-    listed[at % len(sizes)] = {
-        "": (kind, flags, stream_id, body),
-        "flag": (kind, 2, stream_id, body),
-        "stream": (kind, flags, 3, body),
-        "kind": (frames.HEADERS, flags, stream_id, body),
-        "reserved": (kind, flags, 1 << 31 | 1, body),
-        "end": (kind, frames.END_STREAM, stream_id, body),
-    }[odd]
-    wanted = []
-    for each in listed:
-        if each[0] != frames.DATA or each[1] > 1 or each[2] & 0x7FFFFFFF != 1:
+def test_runs_are_all_plain_frames_up_to_the_first_odd_one(listed):
+    wanted, ended = {}, set()
+    count = 0
+    for kind, flags, numbered, body in listed:
+        stream_id = numbered & frames.STREAM_ID_MAX
+        if flags > 1 or stream_id == 5 or stream_id in ended or not (body or flags):
             break
-        wanted.append(each)
-        if each[1]:
-            break
-    memory = memoryview(bytearray(b"".join(frames.frame(*each) for each in listed)))
-    if not wanted:
-        return  # whoever asks for a run has looked at its first frame
-    run = run_at(memory, 0, len(memory), 1)
-    assert bytes(run.view) == b"".join(frames.frame(*each) for each in wanted)
-    assert run.payload == sum(len(each[3]) for each in wanted)
-    assert run.largest == max(len(each[3]) for each in wanted)
-    assert run.ends == bool(wanted[-1][1])
-    run.readdress(0x01020304)
-    anew = [frames.frame(kind, flags, 0x01020304, body) for kind, flags, _, body in wanted]
-    assert bytes(run.view) == b"".join(anew)
+        if stream_id not in wanted and not body:
+            break  # no run begins with an empty frame
+        count += 1
+        wanted.setdefault(stream_id, []).append((kind, flags, stream_id + 100, body))
+        if flags:
+            ended.add(stream_id)
+    taken, runs = runs_in(listed)
+    assert taken == count
+    assert [run.stream_id for run in runs] == list(wanted)
+    for run in runs:
+        mine = wanted[run.stream_id]
+        assert b"".join(run.views) == b"".join(frames.frame(*each) for each in mine)
+        assert run.payload == sum(len(each[3]) for each in mine)
+        assert run.largest == max(len(each[3]) for each in mine)
+        assert run.ends == bool(mine[-1][1])
+        assert [bytes(piece) for piece in run.pieces()] == [each[3] for each in mine]
+
+
+def test_frames_that_follow_each_other_are_one_piece_of_memory():
+    other = (frames.DATA, 0, 3, b"y" * 10)
+    _, (run, _) = runs_in([PLAIN, PLAIN, other, PLAIN, other])
+    assert [len(view) for view in run.views] == [38, 19]
 
 
 @pytest.mark.parametrize(("flags", "stream_id"), [(0x02, 1), (0, 1 << 31 | 1)])
@@ -255,12 +327,3 @@ def test_what_is_to_be_ignored_in_a_head_holds_up_nobody(stage, flags, stream_id
     client.sends(plain + odd + plain + odd * 6 + frames.frame(frames.DATA, 1, 1, b""))
     assert len(served.body) == len(message("m", 50)) + 14 * 8000
     assert served.ended
-
-
-def test_a_run_readdressed_is_the_same_frames_of_another_stream():
-    whole = b"".join(frames.frame(frames.DATA, 0, 1, body_of(n)) for n in (1, 10, 500))
-    run = Run(memoryview(bytearray(whole)), 511, 500, False)
-    run.readdress(77)
-    wanted = b"".join(frames.frame(frames.DATA, 0, 77, body_of(n)) for n in (1, 10, 500))
-    assert bytes(run.view) == wanted
-    assert b"".join(run.pieces()) == body_of(1) + body_of(10) + body_of(500)
