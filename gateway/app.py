@@ -29,6 +29,7 @@ from gateway.control.tasks import Tasks
 from gateway.fleet.registry import SliceRegistry
 from gateway.metrics import Counters
 from gateway.relay.composed import Composer as RelayComposer
+from gateway.sockets import descriptors_for_clients
 from gateway.triton.composer import Composer
 from gateway.triton.crew import CallTimeouts
 from gateway.triton.journal import journal_path
@@ -90,6 +91,18 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _warn_of_few_descriptors(connections: int) -> None:
+    """Say so when the system allows a process fewer connections than the configuration does."""
+    possible = descriptors_for_clients()
+    if possible < connections:
+        log.warning(
+            "descriptors.few",
+            connections=possible,
+            configured=connections,
+            hint="raise the limit of open files (ulimit -Hn, LimitNOFILE=), or lower limits.connections",
+        )
 
 
 async def _serve(config: Config, path: Path, predecessor: Predecessor | None) -> int:
@@ -170,6 +183,7 @@ class Gateway:
             workers=config.workers,
             replaces=predecessor is not None,
         )
+        _warn_of_few_descriptors(config.limits.values().connections)
         self._watch_signals()
         if predecessor is not None:
             predecessor.serving()

@@ -1,6 +1,7 @@
 """Listening sockets: bound here, listened on by whoever accepts; several processes may share one."""
 
 import errno
+import resource
 import socket
 from typing import Final, cast
 
@@ -10,11 +11,19 @@ OWN_LACKS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
 """Our own lack of descriptors, memory or ports, which says nothing about whom we call."""
+OWN_DESCRIPTORS: Final = 1024
+"""That clients may not take, for slices, checks and the admin API; of few a quarter."""
 LATE_S: Final = 0.1
 """A time-out that comes later than this says that our own event loop stood still: its timers come
 before its sockets, so the answer may be waiting to be read."""
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """A name such as localhost may have an address of a kind that this machine does not have."""
+
+
+def descriptors_for_clients() -> int:
+    """Return how many connections clients may have so that the gateway can still work for them."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return allowed - min(allowed // 4, OWN_DESCRIPTORS)
 
 
 def bind(endpoint: Endpoint, shares: int = 1) -> list[list[socket.socket]]:

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from contract.slice_spec import Endpoint
 from gateway.relay.core import RelayCore
-from gateway.sockets import bind, close_all
+from gateway.sockets import bind, close_all, descriptors_for_clients
 from gateway.tls import LiveContext
 
 HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -49,7 +49,7 @@ class Sniffer(asyncio.Protocol):
         if self._listener.tls is not None:
             self._listener.shaking_hands.discard(self)
             self._agreed = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-        if len(core.clients) + len(self._listener.sniffing) >= core.limits.connections:
+        if len(core.clients) + len(self._listener.sniffing) >= self._listener.connections_max:
             core.counters.limit("connections")
             transport.abort()
             return
@@ -125,6 +125,12 @@ class Listener:
             tls.admits = self._admits
         self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
         self._own: list[socket.socket] = []
+        self._descriptors = descriptors_for_clients()
+
+    @property
+    def connections_max(self) -> int:
+        """As configured, or as many as leave descriptors for what has to be done for them."""
+        return min(self.core.limits.connections, self._descriptors)
 
     async def start(self, endpoints: Sequence[Endpoint]) -> None:
         """
@@ -179,7 +185,7 @@ class Listener:
         """Say whether a connection that has just been accepted may go on to shake hands."""
         core = self.core
         known = len(core.clients) + len(self.sniffing) + len(self.shaking_hands)
-        if known <= core.limits.connections:
+        if known <= self.connections_max:
             return True
         core.counters.limit("connections")
         return False

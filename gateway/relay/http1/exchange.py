@@ -229,6 +229,12 @@ class Exchange:
         self.request = self.upstream = self.kept = None
         self.deadline_s = self.shared.deadlines.now_s + self.shared.idle_s
 
+    def interim(self, head: AnswerHead) -> None:
+        """Pass a 1xx answer on: RFC 9110 section 15.2."""
+        assert self.request is not None, "an answer to nothing"
+        if not self.request.http10:
+            self.transport.write(head.for_client)
+
     def answer_begins(self, head: AnswerHead) -> bytes:
         """Return the head for this client; the body follows through `relay`."""
         request = self.request

@@ -22,6 +22,8 @@ def own_answer(
     """Return a whole answer; `kind` is what `body` is."""
     parts = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())]
     parts.append(b"Content-Type: %s\r\nContent-Length: %d\r\n" % (kind, len(body)))
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # RFC 9110 section 15.5.6
+        parts.append(b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n")
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         parts.append(b"Retry-After: %d\r\n" % max(1, retry_after_s))
     if not keep_alive:

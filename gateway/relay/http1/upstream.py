@@ -230,13 +230,17 @@ class Upstream:
             self.close()  # nobody asked: whatever this is, it must not answer the next request
             return
         pieces: list[bytes | memoryview] = []
-        if self._head is None:
+        fresh = self._head is None
+        if fresh:
             rest = self._read_head(data, pieces)
             if rest is None:
                 return
             data = rest
         ended = self._read_body(data, pieces)
         if ended is None:
+            if fresh and self.client is not None:  # which has seen nothing of it
+                self._head = None
+                self.client.answering = False
             self._fail(BAD_ANSWER.because("a chunk is malformed"))
             return
         client = self.client
@@ -278,6 +282,8 @@ class Upstream:
             if head.status == 101 or self._interim > INTERIM_MAX:
                 self._fail(BAD_ANSWER.because(f"status {head.status} was not asked for"))
                 return None
+            if self.client is not None and head.status != 100:  # which is our own to send
+                self.client.interim(head)
             data = data[end:]
             if not data:
                 return None

@@ -79,6 +79,21 @@ def test_a_connection_beyond_the_limit_is_closed_and_counted():
     assert door.stage.counters.limits == {"connections": 1}
 
 
+@pytest.mark.parametrize(
+    ("allowed", "connections"), [(8, 6), (300, 225), (4096, 3072), (20_000, 16_384)]
+)
+def test_clients_leave_descriptors_for_what_is_done_for_them(monkeypatch, allowed, connections):
+    """Else a thousand that say nothing keep the slices from being asked."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (allowed, allowed))
+    door = Door()
+    assert door.listener.connections_max == connections
+    if connections < 10:
+        doors = [door.knock() for _ in range(8)]
+        door.stage.run()
+        assert [client.closed for client in doors] == [False] * 6 + [True] * 2
+        assert door.stage.counters.limits == {"connections": 2}
+
+
 def test_who_does_not_finish_its_first_bytes_is_closed():
     door = Door()
     client = door.knock()

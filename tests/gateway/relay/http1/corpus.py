@@ -130,3 +130,9 @@ BAD_ANSWERS: Final[dict[str, bytes]] = {
     "a NUL": b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n",
     "space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
 }
+
+BAD_ANSWER_BODIES: Final[dict[str, bytes]] = {
+    "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a good chunk and a bad one": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nz\r\n",
+}
+"""Malformed behind their heads, in the same read: nothing of them has been passed on."""

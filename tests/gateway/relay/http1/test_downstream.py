@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from gateway.fleet.readiness import ALL
 from gateway.limits import Limits
+from gateway.relay.http1.upstream import INTERIM_MAX
 from tests.gateway.making import make_spec
-from tests.gateway.relay.http1.corpus import BAD_ANSWERS, SMUGGLING, SMUGGLING_IN_BODIES
+from tests.gateway.relay.http1.corpus import (
+    BAD_ANSWER_BODIES,
+    BAD_ANSWERS,
+    SMUGGLING,
+    SMUGGLING_IN_BODIES,
+)
 from tests.gateway.relay.http1.stage import INFER, OK, Stage, status, took
 
 CHUNKED = (
@@ -165,11 +171,11 @@ def test_no_smuggling_gets_past_the_gateway(stage, name, bytewise):
     assert stage.idle
 
 
-@pytest.mark.parametrize("name", BAD_ANSWERS)
+@pytest.mark.parametrize("name", [*BAD_ANSWERS, *BAD_ANSWER_BODIES])
 def test_a_bad_answer_becomes_502_and_its_connection_closes(stage, name):
     client = stage.client()
     client.sends(INFER)
-    stage.slice().sends(BAD_ANSWERS[name])
+    stage.slice().sends((BAD_ANSWERS | BAD_ANSWER_BODIES)[name])
     assert status(client) == 502
     assert stage.slice().closing
     assert not client.closing
@@ -188,7 +194,30 @@ def test_endless_interim_answers_are_refused(stage):
     client = stage.client()
     client.sends(INFER)
     stage.slice().sends(b"HTTP/1.1 102 Processing\r\n\r\n" * 40)
-    assert status(client) == 502
+    assert took(client).split(b"\r\n\r\n")[INTERIM_MAX].startswith(b"HTTP/1.1 502")
+
+
+def test_interim_answers_are_passed_on(stage):
+    """RFC 9110 section 15.2; 100 is the gateway's own answer to `Expect`, which it takes out."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    client = stage.client()
+    client.sends(INFER)
+    stage.slice().sends(b"HTTP/1.1 100 Continue\r\n\r\n" + hints)
+    assert took(client) == hints
+    stage.slice().sends(OK)
+    assert took(client) == OK
+    client.sends(INFER.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    stage.slice().sends(hints + OK)
+    assert took(client).startswith(b"HTTP/1.1 200")
+    assert stage.idle
+
+
+def test_a_method_that_is_not_allowed_is_told_which_are(stage):
+    client = stage.client()
+    client.sends(b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = took(client)
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nAllow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n" in answer
 
 
 def test_pipelined_requests_are_answered_in_order(stage):
