@@ -85,8 +85,7 @@ def _throughput(record: Record) -> Figure:
             color=_colour(record, slices), label=words(slices),
         )  # fmt: skip
     axes.set_ylim(0)
-    axes.legend()
-    return figure
+    return _with_legend(figure)
 
 
 def _p90(record: Record, axes: Any, alpha: float = 1.0) -> None:
@@ -102,8 +101,7 @@ def _p90(record: Record, axes: Any, alpha: float = 1.0) -> None:
 def _latency(record: Record) -> Figure:
     figure, axes = _axes(record, "p90 latency, ms")
     _p90(record, axes)
-    axes.legend()
-    return figure
+    return _with_legend(figure)
 
 
 def _budget(record: Record, budget_ms: float) -> Figure:
@@ -122,12 +120,11 @@ def _budget(record: Record, budget_ms: float) -> Figure:
     before = 0
     for x, y, slices in path:
         if slices != before:
-            axes.annotate(str(slices), (x, y), xytext=(0, -14), textcoords="offset points",
+            axes.annotate(str(slices), (x, y), xytext=(0, 5), textcoords="offset points",
                           ha="center", fontweight="bold")  # fmt: skip
         before = slices
     axes.set_ylim(0, 4 * budget_ms)
-    axes.legend(loc="upper right")
-    return figure
+    return _with_legend(figure)
 
 
 def _direct(record: Record) -> Figure:
@@ -149,8 +146,15 @@ def _direct(record: Record) -> Figure:
         axes.set_ylabel(ylabel)
         axes.grid(alpha=0.3)
         axes.set_ylim(0)
+    rates.plot([], [], "-", color="black", label="through the gateway")
     rates.plot([], [], "--", color="black", label="straight to the slices")
-    rates.legend()
+    return _with_legend(figure)
+
+
+def _with_legend(figure: Figure) -> Figure:
+    """Put what the first axes' curves are beside them all, where it hides none."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 
@@ -166,7 +170,10 @@ def _conditions(record: Record) -> str:
     what = "SIMULATED: no GPU, " if found["simulated"] else ""
     if found["service_ms"]:
         what += f"the model takes a stated {found['service_ms']:g} ms; "
-    return f"{what}{found['model']} over {found['protocol']}, {found['tool']}, {found['layout']}"
+    gpus = [gpu.partition(",")[0] for gpu in found.get("host", {}).get("gpus", ())]
+    on = f" of {' and '.join(gpus)}" if gpus else ""
+    where = f"{found['layout']}{on}"
+    return f"{what}{found['model']} over {found['protocol']}, {found['tool']}, {where}"
 
 
 def _page(record: Record, budget_ms: float, parts: list[str]) -> str:

@@ -20,7 +20,7 @@ def version(program: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip()
+    return (done.stdout or done.stderr).strip()
 
 
 def measure(
