@@ -206,7 +206,9 @@ def _down(options: argparse.Namespace, settings: LauncherConfig) -> int:
 
 
 def _run(options: argparse.Namespace, settings: LauncherConfig) -> int:
-    image, *words = options.job
+    image, *words = ["", *options.job] if options.bare else options.job
+    if options.bare and options.volume:
+        raise LauncherError("--volume is for a job in a container; a bare one sees this machine's")
     wanted = jobs.Wanted(options.slice_name, options.profile, not options.no_drain, options.force)
     work = jobs.Work(image, tuple(words), tuple(options.env), tuple(options.volume))
 

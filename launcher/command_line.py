@@ -46,7 +46,7 @@ def build_parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
     stopped.add_argument(
         "--disable-mig", action="store_true", help="switch MIG mode off, whoever switched it on"
     )
-    what = "Run a job in a container on a slice: run --slice s6 -- IMAGE CMD…"
+    what = "Run a job on a slice, which serves again afterwards: run --slice s6 -- IMAGE CMD…"
     _add_run(command("run", what, gateway))
     command("status", "Show slices and servers.", as_json)
     watched = command("top", "Show slices and servers, again and again.")
@@ -126,6 +126,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--slice", dest="slice_name", metavar="NAME", help="the slice")
     which.add_argument("--profile", metavar="PROFILE", help="any slice of it: 3g, or 3g.20gb")
     add = parser.add_argument
+    add("--bare", action="store_true", help="a program of this machine, without an image: -- CMD…")
     add("--env", "-e", action="append", default=[], metavar="KEY=VALUE", help="a variable for it")
     add("--volume", "-v", action="append", default=[], metavar="DIR:DIR", help="a folder for it")
     add("--no-drain", action="store_true", help="do not ask the gateway to drain the slice before")

@@ -25,6 +25,7 @@ from contract.slice_spec import Endpoint
 from launcher import layout
 from launcher.docker.settings import DockerSettings
 from launcher.errors import ConfigError
+from launcher.job_settings import JobSettings
 from launcher.weights import parse as parse_shares
 
 FILE_BYTES_MAX: Final = 1024 * 1024
@@ -85,6 +86,7 @@ class LauncherConfig(Strict):
         tritonserver: The program; found on PATH or in nvidia-pytriton when not given.
         runtime: What servers run as.
         docker: About containers; see launcher/docker/settings.py.
+        jobs: What runs on slices instead of a server; see launcher/job_settings.py.
         state_dir: Where the launcher keeps what it must remember, and logs.
         inventory: The file for the gateway; `slices.json` in the state folder when not given.
         ready_timeout_s: From the start of a server until it must be ready.
@@ -110,6 +112,7 @@ class LauncherConfig(Strict):
     tritonserver: Path | None = None
     runtime: Literal["process", "docker"] = "process"
     docker: DockerSettings = DockerSettings()
+    jobs: tuple[JobSettings, ...] = ()
     state_dir: Path = Path("run")
     inventory: Path | None = None
     ready_timeout_s: PositiveFloat = 120.0
@@ -160,10 +163,30 @@ class LauncherConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _jobs(self) -> "LauncherConfig":
+        names = [job.name for job in self.jobs]
+        if len(set(names)) < len(names):
+            raise ValueError("two jobs have the same name")
+        shares = (self.gpu or "").partition(":")[0] == "mps"
+        if shares and any(job.image for job in self.jobs):
+            raise ValueError(
+                "a container does not see the shares of gpu mps; leave out the job's image"
+            )
+        return self
+
     @property
     def inventory_file(self) -> Path:
         """Where the inventory is written."""
         return self.inventory or self.state_dir / "slices.json"
+
+
+INNER: Final[dict[str, type[BaseModel]]] = {
+    "restart": Restart,
+    "docker": DockerSettings,
+    "jobs": JobSettings,
+}
+"""What is inside a key."""
 
 
 def load(path: Path | None, flags: Mapping[str, Any]) -> LauncherConfig:
@@ -239,11 +262,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _problem(entry: Any, path: Path | None, flags: Mapping[str, Any]) -> str:
     keys = [str(part) for part in entry["loc"]]
+    message = entry["msg"].removeprefix("Value error, ")
+    if not keys:  # about several keys at once
+        return f"{path}: {message}" if path else message
     source = "flag" if {keys[0], ".".join(keys)} & flags.keys() or path is None else str(path)
     where = f"{source}: {'.'.join(keys)}"
     if entry["type"] == "extra_forbidden":
-        inner: dict[str, type[BaseModel]] = {"restart": Restart, "docker": DockerSettings}
-        model = inner.get(keys[0], LauncherConfig)
+        model = INNER.get(keys[0], LauncherConfig)
         return f"{where}: unknown key; known keys: {', '.join(model.model_fields)}"
-    message = entry["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (it is {entry['input']!r})"

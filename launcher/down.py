@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher import apply, partitioners, process_table, state
+from launcher.config import LauncherConfig
 from launcher.errors import BusyError
 from launcher.mig_partition import MigPartitioner
 from launcher.runtimes import open_runtime
@@ -75,7 +76,7 @@ async def down(folder: Path, stop_timeout_s: float) -> Stopped | None:
 async def _take_down(store: StateStore, left: State, stop_timeout_s: float) -> None:
     partitioner = partitioners.open_partitioner(left.gpu, store.path.parent)
     try:
-        runtime = open_runtime(left.runtime)
+        runtime = open_runtime(left.runtime, LauncherConfig(state_dir=store.path.parent))
         await teardown(store, partitioner, runtime, stop_timeout_s, asyncio.Event())
     finally:
         partitioner.close()

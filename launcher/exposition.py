@@ -6,6 +6,12 @@ METRICS: Final = (
     ("mig_launcher_slice_ready", "gauge", "1 while the slice's server is ready."),
     ("mig_launcher_slice_restarts_total", "counter", "Times its server was started again."),
     ("mig_launcher_slice_weight", "gauge", "Its share of the work: compute slices."),
+    ("mig_launcher_slice_lent", "gauge", "1 while a job has the slice."),
+)
+JOB_METRICS: Final = (
+    ("mig_launcher_job_running", "gauge", "1 while the job runs."),
+    ("mig_launcher_job_restarts_total", "counter", "Times the job was started again."),
+    ("mig_launcher_job_exit_code", "gauge", "Of its last end."),
 )
 
 
@@ -18,6 +24,7 @@ def metrics(document: dict[str, Any]) -> str:
             f"{name}{_labels(member)} {_value(name, member)}" for member in document["slices"]
         ]
     lines += [
+        *_jobs(document["jobs"]),
         "# HELP mig_launcher_slices Slices that are to run.",
         "# TYPE mig_launcher_slices gauge",
         f"mig_launcher_slices {len(document['slices'])}",
@@ -34,4 +41,21 @@ def _labels(member: dict[str, Any]) -> str:
 def _value(name: str, member: dict[str, Any]) -> str:
     if name.endswith("_ready"):
         return str(int(member["state"] == "ready"))
+    if name.endswith("_lent"):
+        return str(int(member["state"] == "lent"))
     return f"{member['restarts'] if name.endswith('_total') else member['weight']:g}"
+
+
+def _jobs(jobs: list[dict[str, Any]]) -> list[str]:
+    if not jobs:
+        return []
+    lines = []
+    for name, kind, text in JOB_METRICS:
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        for job in jobs:
+            running = int(job["state"] == "running")
+            values = {"running": running, "total": job["restarts"], "code": job["exit_code"]}
+            value = values[name.rpartition("_")[2]]
+            if value is not None:  # before its first end there is no exit code
+                lines.append(f'{name}{{job="{job["name"]}",slice="{job["slice"]}"}} {value}')
+    return lines

@@ -17,13 +17,15 @@ import structlog
 from launcher import reservation, triton_log
 from launcher.backoff import Backoff
 from launcher.config import LauncherConfig
+from launcher.docker.threads import in_thread
 from launcher.errors import BusyError, LauncherError, StartError
 from launcher.gateway_admin import GatewayAdmin
+from launcher.job_runtimes import JobRuntimes
 from launcher.progress import Progress
 from launcher.ready import is_ready
 from launcher.runtime import Handle, Runtime, Server, ServerSpec
-from launcher.runtimes import open_runtime
 from launcher.state import ServerRecord, ServerState, StateStore
+from launcher.stopping import stop, sweep_unknown
 
 log = structlog.get_logger()
 
@@ -147,7 +149,7 @@ class Fleet:
         going = [member for member in self.members if member.name in names]
         for name in names & self._watched.keys():
             self._watched.pop(name).cancel()
-        await stop([member.record() for member in going], self._runtime, stop_timeout_s, hurry)
+        await stop([member.handle for member in going], self._runtime, stop_timeout_s, hurry)
         self.members = [member for member in self.members if member not in going]
         self.save()
 
@@ -158,7 +160,7 @@ class Fleet:
             for member in self.members:
                 self._watch(member)
             try:
-                await self._tidy_jobs()  # members may come and go: cancellation ends it
+                await self._tidy_all()  # members may come and go: cancellation ends it
             finally:
                 self._tasks, self._watched = None, {}
 
@@ -169,10 +171,11 @@ class Fleet:
 
     async def _start(self, members: Sequence[Member], progress: Progress) -> None:
         started_s = asyncio.get_running_loop().time()
-        progress.starting([member.name for member in members])
         self.save()  # the markers, before anything carries one
         # A job goes on when its launcher does not; its slice's server starts once it has ended.
         starting = [member for member in members if not self._is_lent(member)]
+        if starting:
+            progress.starting([member.name for member in starting])
         for member in members:
             if member not in starting:
                 member.state = "lent"
@@ -291,7 +294,7 @@ class Fleet:
         """Start a server until it is ready again, however often that takes."""
         loop = asyncio.get_running_loop()
         while True:
-            self._runtime.sweep([member.handle.marker])
+            await self._sweep(member.handle.marker)
             # A new marker: shared memory of the dead and the living must not meet.
             member.handle, member.server = _new_handle(member.name), None
             lent = self._is_lent(member)
@@ -344,6 +347,16 @@ class Fleet:
             member.server.kill()
         return frozenset(member.name for member in going)
 
+    async def _sweep(self, marker: str) -> None:
+        """Remove what a start left, as soon as that can be done: the engine may be away."""
+        while True:
+            try:
+                await in_thread(lambda: self._runtime.sweep([marker]))
+                return
+            except StartError as error:
+                log.warning("server.not_removed", marker=marker, reason=str(error))
+                await asyncio.sleep(self._config.restart.max_delay_s)
+
     def refuse_lent(self, names: frozenset[str]) -> None:
         """Raise BusyError if a job has one of these slices."""
         lent = sorted(m.name for m in self.members if m.name in names and self._is_lent(m))
@@ -368,12 +381,21 @@ class Fleet:
         await self._tidy(member)
         log.info("slice.returned", slice=member.name)
 
-    async def _tidy_jobs(self) -> None:
-        """Clean up after jobs that were killed, until cancelled."""
+    async def _tidy_all(self) -> None:
+        """Clean up after jobs and launchers that were killed, until cancelled."""
         while True:
             for member in self.members:
                 await self._tidy(member)
+            try:
+                await sweep_unknown(self._runtime, self._markers)
+            except LauncherError as error:
+                log.warning("containers.not_seen", reason=str(error))
             await asyncio.sleep(LEFT_BEHIND_POLL_S)
+
+    def _markers(self) -> set[str]:
+        """Return the markers of all that is meant to be there."""
+        lent = reservation.markers(self._config.state_dir)
+        return {*lent, *(member.handle.marker for member in self.members)}
 
     async def _tidy(self, member: Member) -> None:
         """Remove the container of a job that was killed, and let the gateway have the slice."""
@@ -383,7 +405,7 @@ class Fleet:
             return
         gateway = GatewayAdmin(self._config.gateway_admin, self._config.gateway_token_file)
         try:
-            open_runtime("docker", self._config).sweep([left])
+            await in_thread(lambda: JobRuntimes(self._config).sweep([left]))
             if await gateway.answers():
                 await gateway.enable(name)
         except LauncherError as error:
@@ -399,58 +421,6 @@ class Fleet:
 
     def _why(self, member: Member, reason: str, how: str) -> str:
         return f"{member.name} did not start: {reason} ({how}; its log is {member.log})"
-
-
-async def stop(
-    records: Sequence[ServerRecord], runtime: Runtime, timeout_s: float, hurry: asyncio.Event
-) -> None:
-    """
-    Stop the servers of these records, all at once, and remove what they leave.
-
-    Args:
-        records: As the state file has them; those that are gone already are no error.
-        runtime: What they run as.
-        timeout_s: From SIGTERM until SIGKILL.
-        hurry: Set: SIGKILL at once.
-    """
-    running = [server for record in records if (server := runtime.find(record.handle))]
-    for server in running:
-        server.terminate()
-    async with asyncio.TaskGroup() as tasks:
-        for server in running:
-            tasks.create_task(_ended(server, timeout_s, hurry))
-    runtime.sweep([record.handle.marker for record in records])
-
-
-def end_jobs(records: Sequence[ServerRecord], folder: Path) -> None:
-    """
-    End the jobs that run on these slices, as what they run on is going to go.
-
-    Raises:
-        StartError: The engine does not answer.
-    """
-    for record in records:
-        marker = reservation.marker_of(folder, record.spec.member.name)
-        if marker:
-            open_runtime("docker").sweep([marker])
-            log.info("job.ended", slice=record.spec.member.name, job=marker)
-
-
-async def _ended(server: Server, timeout_s: float, hurry: asyncio.Event) -> None:
-    async def kill_when_told() -> None:
-        await hurry.wait()
-        server.kill()
-
-    async with asyncio.TaskGroup() as tasks:
-        killer = tasks.create_task(kill_when_told())
-        try:
-            async with asyncio.timeout(timeout_s):
-                await server.wait_ended()
-        except TimeoutError:
-            log.warning("server.killed", marker=server.handle.marker, after_s=timeout_s)
-            server.kill()
-            await server.wait_ended()
-        killer.cancel()
 
 
 def _new_handle(name: str) -> Handle:

@@ -1,12 +1,12 @@
 """
-`run`: a job on a slice that otherwise serves: training, a notebook, anything in a container.
+`run`: a job on a slice that otherwise serves: training, a notebook, anything in a container, or a
+program of this machine.
 
 The slice is lent: drained at the gateway, its server stopped, the job run on its MIG device, and given
 back: the launcher that is up starts the server again. A job that is killed gives it back as well.
 """
 
 import asyncio
-import secrets
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,20 +15,21 @@ from typing import Final
 
 import structlog
 
-from launcher import fleet, reservation, state
+from contract.slice_spec import SliceSpec
+from launcher import reservation, state
 from launcher.config import LauncherConfig
-from launcher.docker.job import Job, JobRun
 from launcher.docker.threads import in_thread
 from launcher.errors import LauncherError, StartError
 from launcher.gateway_admin import GatewayAdmin
+from launcher.job import Job, new_marker
+from launcher.job_runtimes import JobRuntimes
+from launcher.lending import vacate
 from launcher.runtimes import open_runtime
 from launcher.state import ServerRecord, State, StateStore
 
 log = structlog.get_logger()
 
 POLL_S: Final = 0.1
-NOTICED_S: Final = 15.0
-"""For the gateway to notice that a server has gone: it checks each slice once a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to run: see launcher/docker/job.py."""
+    """What is to run: see launcher/job.py."""
 
     image: str
     command: tuple[str, ...]
@@ -70,21 +71,24 @@ async def run(
     found = _what_is_up(folder)
     record = choose(found, wanted, folder)
     name = record.spec.member.name
-    marker = f"mig-job-{name}-{secrets.token_hex(6)}_"
-    job = _job(config, record, marker, work)
-    await in_thread(lambda: job.check(say))
+    job = _job(record, work)
+    marker = new_marker(job, name)
+    runtimes = JobRuntimes(config)
+    await in_thread(lambda: runtimes.check(job, say))
     with reservation.hold(folder, name, marker) as left:
-        if left:
-            await in_thread(lambda: open_runtime("docker", config).sweep([left]))
+        await in_thread(lambda: runtimes.sweep([left] if left else []))
         gateway = GatewayAdmin(config.gateway_admin, config.gateway_token_file)
-        async with _Away(gateway if wanted.drain else None, name) as away:
-            await away.drain(config.drain_timeout_s, wanted.force)
-            say(f"{name} is lent: stopping its server")
-            runtime = open_runtime(found.runtime, config)
-            await fleet.stop([record], runtime, config.stop_timeout_s, asyncio.Event())
-            await away.noticed()
-        say(f"running {work.image} on {name} ({record.spec.member.mig_uuid})")
-        code = await _run_to_its_end(job)
+        say(f"{name} is lent: stopping its server")
+        await vacate(
+            record,
+            open_runtime(found.runtime, config),
+            gateway if wanted.drain else None,
+            config.drain_timeout_s,
+            config.stop_timeout_s,
+            wanted.force,
+        )
+        say(f"running {work.image or work.command[0]} on {name} ({record.spec.member.mig_uuid})")
+        code = await _run_to_its_end(runtimes, job, record.spec.member, marker)
     say(f"the job ended with exit code {code}; {name} serves again in a moment")
     await _serves_again(config, record)
     return code
@@ -118,42 +122,6 @@ def choose(found: State, wanted: Wanted, folder: Path) -> ServerRecord:
     return free[-1]
 
 
-class _Away:
-    """A slice out of the gateway's rotation; it is given back whatever happens."""
-
-    def __init__(self, gateway: GatewayAdmin | None, name: str) -> None:
-        self._gateway = gateway
-        self._name = name
-        self._drained = False
-
-    async def drain(self, timeout_s: float, force: bool) -> None:
-        """Let what is in flight end. Raises GatewayError."""
-        if self._gateway is None or self._name not in await self._gateway.slices():
-            return
-        self._drained = True
-        await self._gateway.drain(self._name, force)
-        await self._gateway.wait_idle(frozenset({self._name}), timeout_s, force)
-
-    async def noticed(self) -> None:
-        """Wait until the gateway's checks have found the server gone: they keep it out from now."""
-        if self._gateway is None or not self._drained:
-            return
-        deadline_s = asyncio.get_running_loop().time() + NOTICED_S
-        while (await self._gateway.slices()).get(self._name, {}).get("healthy"):
-            if asyncio.get_running_loop().time() > deadline_s:
-                log.warning("gateway.unaware", slice=self._name, after_s=NOTICED_S)
-                return
-            await asyncio.sleep(POLL_S)
-
-    async def __aenter__(self) -> "_Away":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        # The order to drain would outlast the job; that no server answers keeps work away.
-        if self._gateway is not None and self._drained:
-            await self._gateway.enable(self._name)
-
-
 def _what_is_up(folder: Path) -> State:
     found = StateStore(folder).load()
     holder = state.holder_of(folder)
@@ -165,13 +133,21 @@ def _what_is_up(folder: Path) -> State:
     return found
 
 
-def _job(config: LauncherConfig, record: ServerRecord, marker: str, work: Work) -> JobRun:
-    variables = dict(entry.partition("=")[::2] for entry in work.environment)
-    made = Job(work.image, work.command, variables, work.volumes, record.spec.cpus)
-    return JobRun(made, record.spec.member, marker, config.docker)
+def _job(record: ServerRecord, work: Work) -> Job:
+    spec = record.spec
+    if work.image and not spec.member.mig_uuid:
+        raise StartError(
+            f"{spec.member.name} is a share by MPS, which a container does not see; run a program of "
+            "this machine there, with --bare"
+        )
+    pairs = [entry.partition("=") for entry in work.environment]
+    variables = tuple((name, value) for name, _, value in pairs)
+    return Job(
+        work.image, work.command, variables, work.volumes, cpus=spec.cpus, bound=spec.environment
+    )
 
 
-async def _run_to_its_end(job: JobRun) -> int:
+async def _run_to_its_end(runtimes: JobRuntimes, job: Job, member: SliceSpec, marker: str) -> int:
     """Run; Ctrl-C asks the job to end, and kills it when it comes again."""
     loop = asyncio.get_running_loop()
     asked = iter(["SIGTERM"])
@@ -180,11 +156,11 @@ async def _run_to_its_end(job: JobRun) -> int:
     def on_signal() -> None:
         number = next(asked, "SIGKILL")
         log.info("job.stopping", signal=number)
-        helpers.add(loop.create_task(in_thread(lambda: job.stop(number))))
+        helpers.add(loop.create_task(in_thread(lambda: runtimes.signal(marker, number))))
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
-    return await in_thread(job.run)
+    return await in_thread(lambda: runtimes.run(job, member, marker))
 
 
 async def _serves_again(config: LauncherConfig, record: ServerRecord) -> None:

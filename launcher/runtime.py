@@ -110,4 +110,17 @@ class Runtime(Protocol):
         """Return what can be seen of a running server; None when it does not run."""
 
     def sweep(self, markers: Sequence[str]) -> None:
-        """End and remove whatever else of these starts is left: children, shared memory."""
+        """
+        End and remove whatever of these starts is left: children, shared memory, containers that
+        were made and never started. May be called in a thread.
+        """
+
+    def left(self) -> list[str]:
+        """
+        Return the markers of all that this state folder's launchers have made and that is there,
+        also what a launcher asked for that was killed before it was answered. May be called in a
+        thread.
+
+        Raises:
+            StartError: The engine does not answer.
+        """

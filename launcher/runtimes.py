@@ -10,7 +10,7 @@ from launcher.runtime import Runtime
 
 RUNTIMES: Final[dict[str, Callable[[LauncherConfig], Runtime]]] = {
     "process": lambda config: ProcessRuntime(config.tritonserver),
-    "docker": lambda config: DockerRuntime(config.docker),
+    "docker": lambda config: DockerRuntime(config.docker, config.state_dir),
 }
 
 

@@ -15,12 +15,14 @@ from typing import Final
 import structlog
 
 from contract.slice_spec import SliceSpec
-from launcher import control, partitioners, recut
+from launcher import control, keeper, partitioners, recut, reservation
 from launcher.config import LauncherConfig
+from launcher.docker.threads import in_thread
 from launcher.errors import StartError
 from launcher.fleet import Fleet
 from launcher.gateway_admin import GatewayAdmin
 from launcher.gpu_watch import GpuWatch
+from launcher.keeper import JobKeeper
 from launcher.partition import Device, Division, Partitioner
 from launcher.progress import Progress
 from launcher.recut import Manner, Recut
@@ -28,6 +30,7 @@ from launcher.runtime import ServerSpec
 from launcher.runtimes import open_runtime
 from launcher.stages import Planned
 from launcher.state import State, StateStore
+from launcher.stopping import sweep_unknown
 from launcher.teardown import remove_inventory, teardown
 
 log = structlog.get_logger()
@@ -62,6 +65,7 @@ class Session:
         self._hurry = asyncio.Event()
         self._reshaping = asyncio.Lock()
         self._fleet: Fleet | None = None
+        self._keeper = JobKeeper(config, self._runtime, self._store)
 
     async def run(self, on_up: Callable[[State], None]) -> int:
         """
@@ -80,7 +84,7 @@ class Session:
             loop.add_signal_handler(number, self._on_signal, number, this_task)
         is_up = False
         try:
-            fleet = await self._bring_up()
+            servers = await self._bring_up()
             is_up = True
             self._progress.up()
             assert self._store.state is not None
@@ -89,8 +93,9 @@ class Session:
                 control.serving(self._config, self.status, self.reshape),
                 asyncio.TaskGroup() as tasks,
             ):
-                tasks.create_task(fleet.supervise())
-                tasks.create_task(self._gpu_watch(fleet).run())
+                tasks.create_task(servers.supervise())
+                tasks.create_task(self._keeper.keep(lambda: servers.specs))
+                tasks.create_task(self._gpu_watch(servers).run())
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -98,6 +103,7 @@ class Session:
         finally:
             # A signal that comes from here on only makes haste.
             self._stopping = True
+            self._keeper.let_go()
             await self._undo()
         return EXIT_OK if is_up else EXIT_INTERRUPTED
 
@@ -173,6 +179,7 @@ class Session:
     async def _bring_up(self) -> Fleet:
         self._progress.step("checking what is needed")
         await self._runtime.check(self._progress.step)
+        await self._keeper.check(self._progress.step)
         _check_repository(self._config.model_repository, self._repository)
         config = self._config
         self._partitioner = partitioners.open_partitioner(self._gpu, config.state_dir)
@@ -182,10 +189,13 @@ class Session:
             await self._leave_other(earlier)
         self._progress.step("planning")
         division = self._divide()
-        self._fleet = self._adopted()
+        planned = [member for stage in division.stages for member in stage.coming]
+        keeper.assign(config.jobs, planned, {})  # before anything changes
+        self._fleet = await self._adopted()
         self._check_ports(division)
         self._progress.step(f"cutting {division.into}")
         self._begun()
+        await self._keeper.claim(planned)
         gateway = GatewayAdmin(config.gateway_admin, config.gateway_token_file)
         timeouts = (config.drain_timeout_s, config.stop_timeout_s)
         # Where no gateway runs there is nothing to be drained, and force means others' instances.
@@ -214,10 +224,19 @@ class Session:
         )
         return self._store
 
-    def _adopted(self) -> Fleet:
-        """Return the servers of an earlier launcher that still run."""
+    async def _adopted(self) -> Fleet:
+        """
+        Return the servers of an earlier launcher that still run; remove what else there is of it:
+        what it was just starting, or has failed since.
+        """
         earlier = self._store.state
-        records = [r for r in (earlier.servers if earlier else ()) if self._runtime.find(r.handle)]
+        servers = earlier.servers if earlier else ()
+        records = [record for record in servers if self._runtime.find(record.handle)]
+        gone = [record.handle.marker for record in servers if record not in records]
+        await in_thread(lambda: self._runtime.sweep(gone))
+        known = {record.handle.marker for record in records}
+        known.update(reservation.markers(self._config.state_dir))
+        await sweep_unknown(self._runtime, lambda: known)
         specs = [record.spec for record in records]
         return Fleet(specs, records, self._config, self._runtime, self._store)
 
@@ -237,7 +256,8 @@ class Session:
         """Take down what an earlier launcher left on another GPU, or running as something else."""
         self._progress.step(f"taking down what was left on {earlier.gpu} ({earlier.runtime})")
         partitioner = partitioners.open_partitioner(earlier.gpu, self._config.state_dir)
-        runtime = open_runtime(earlier.runtime)
+        folder = LauncherConfig(state_dir=self._config.state_dir)
+        runtime = open_runtime(earlier.runtime, folder)
         try:
             timeout_s = self._config.stop_timeout_s
             await teardown(self._store, partitioner, runtime, timeout_s, self._hurry)

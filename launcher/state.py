@@ -27,6 +27,8 @@ from launcher.runtime import Handle, ServerSpec
 VERSION: Final = 2
 ServerState = Literal["starting", "ready", "restarting", "lent"]
 """`lent`: to a job; no server runs meanwhile."""
+JobState = Literal["waiting", "running", "restarting", "ended"]
+"""`waiting`: for its slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,31 @@ class ServerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRecord:
+    """
+    A job of the configuration.
+
+    Attributes:
+        slice_name: The slice that it has, or had.
+        settings: Its entry of the configuration, as JSON: another entry is another job.
+        log: Where its output goes.
+        restarts: Times that it was started again.
+        exit_code: Of its last end; None before.
+        reason: How it ended, why it could not be started, or what it waits for.
+    """
+
+    name: str
+    slice_name: str
+    settings: str
+    handle: Handle
+    log: str
+    state: JobState = "waiting"
+    restarts: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MpsRecord:
     """
     An MPS control daemon that this launcher started, or was about to start.
@@ -101,6 +128,7 @@ class State:
         mig_enabled: GPUs on which this launcher switched MIG mode on.
         found: Instances of others that it destroyed by force, for `down` to make again.
         mps: The MPS control daemon that it started.
+        jobs: Those of its configuration.
         settings: Its configuration as JSON, with which `apply` starts it again.
         drained: Slices that it took out of the gateway's rotation and has to put back.
     """
@@ -116,6 +144,7 @@ class State:
     mps: MpsRecord | None = None
     settings: str = "{}"
     servers: tuple[ServerRecord, ...] = ()
+    jobs: tuple[JobRecord, ...] = ()
 
 
 STATE: Final = TypeAdapter(State)

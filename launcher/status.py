@@ -1,15 +1,16 @@
 """What is up, as the state file says and the process table confirms."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher import state
+from launcher import reservation, state
 from launcher.errors import LauncherError
 from launcher.runtime import Runtime, Sight
 from launcher.runtimes import open_runtime
-from launcher.state import ServerRecord, State, StateStore
+from launcher.state import JobRecord, ServerRecord, State, StateStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def as_dict(status: Status) -> dict[str, Any]:
         "runtime": found.runtime if found else None,
         "problem": status.problem or None,
         "slices": [_slice(record, status) for record in servers],
+        "jobs": [_job(record, status) for record in (found.jobs if found else ())],
     }
 
 
@@ -91,6 +93,37 @@ def _slice(record: ServerRecord, status: Status) -> dict[str, Any]:
         "reason": record.reason,
         "warning": record.warning,
         "log": record.log,
+        "lent_to": _lent_to(record, status),
+    }
+
+
+def _lent_to(record: ServerRecord, status: Status) -> str | None:
+    """Return the job that has the slice: its name, or the marker of one that was begun by hand."""
+    name = record.spec.member.name
+    if not reservation.is_held(status.folder, name):
+        return None
+    for job in status.state.jobs if status.state else ():
+        if job.slice_name == name and job.state != "ended":
+            return job.name
+    return reservation.marker_of(status.folder, name).rstrip("_")
+
+
+def _job(record: JobRecord, status: Status) -> dict[str, Any]:
+    settings = json.loads(record.settings)
+    running = record.state == "running"
+    return {
+        "name": record.name,
+        "slice": record.slice_name,
+        "image": settings["image"] or None,
+        "command": settings["command"],
+        "restart": settings["restart"],
+        "state": record.state,
+        "container": record.handle.marker.rstrip("_") if running and settings["image"] else None,
+        "pid": record.handle.process.pid if running and record.handle.process else None,
+        "restarts": record.restarts,
+        "exit_code": record.exit_code,
+        "reason": record.reason,
+        "log": record.log,
     }
 
 
@@ -99,4 +132,6 @@ def _word(record: ServerRecord, running: bool, supervised: bool) -> str:
     if supervised:
         # Between a death and the supervisor's noticing, the record is a moment behind.
         return "restarting" if record.state == "ready" and not running else record.state
+    if record.state == "lent" and not running:
+        return "lent"  # the job goes on
     return "unsupervised" if running else "dead"

@@ -152,7 +152,23 @@ def status_table(document: dict[str, Any]) -> RenderableType:
         wrong.append(Text(document["gpu_error"], style="red"))
     if document["problem"]:
         wrong.append(Text(document["problem"], style="red"))
-    return Group(head, *gpus, table, *wrong, *note(document["simulated"]))
+    jobs = [_job_line(job) for job in document["jobs"]]
+    declared = {job["name"] for job in document["jobs"]}
+    by_hand = [m for m in document["slices"] if m["lent_to"] and m["lent_to"] not in declared]
+    jobs += [Text(f"{m['name']}: lent to {m['lent_to']}, by `mig-launcher run`") for m in by_hand]
+    return Group(head, *gpus, table, *jobs, *wrong, *note(document["simulated"]))
+
+
+def _job_line(job: dict[str, Any]) -> Text:
+    what = job["image"] or job["command"][0]
+    runs_as = job["container"] or job["pid"]
+    how = [f"job {job['name']} on {job['slice']} ({what}): {job['state']}"]
+    how += [f" as {runs_as}"] if runs_as else []
+    how += [f", {job['restarts']} restarts"] if job["restarts"] else []
+    if job["state"] != "running" and job["reason"]:
+        how.append(f", {job['reason']}")
+    failed = job["state"] != "running" and job["exit_code"]
+    return Text(f"{''.join(how)}; its log is {job['log']}", style="yellow" if failed else "")
 
 
 def _used(memory: dict[str, Any] | None) -> str:

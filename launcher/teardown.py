@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from contract import inventory
-from launcher import fleet
+from launcher import stopping
 from launcher.partition import Partitioner
 from launcher.runtime import Runtime
 from launcher.state import State, StateStore
@@ -31,9 +31,12 @@ async def teardown(
     state = store.state
     assert state is not None, "teardown() without state"
     remove_inventory(state)
-    await fleet.stop(state.servers, runtime, stop_timeout_s, hurry)
-    fleet.end_jobs(state.servers, store.path.parent)
-    store.change(servers=())
+    async with asyncio.TaskGroup() as tasks:
+        handles = [record.handle for record in state.servers]
+        tasks.create_task(stopping.stop(handles, runtime, stop_timeout_s, hurry))
+        tasks.create_task(stopping.stop_jobs(store.path.parent, stop_timeout_s, hurry))
+    await stopping.sweep_unknown(runtime, set)
+    store.change(servers=(), jobs=())
     partitioner.uncut(store)
     store.remove()
     log.info("launcher.stopped", slices=len(state.servers), gpu=state.gpu)

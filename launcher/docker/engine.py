@@ -123,7 +123,13 @@ class Engine:
         """Return all about a container. Raises GoneError."""
         return dict(self._api.inspect_container(name))
 
-    def output(self, name: str, since: int) -> Iterator[bytes]:
+    @_in_words
+    def labelled(self, wanted: Mapping[str, str]) -> list[Mapping[str, str]]:
+        """Return the labels of each container, running or not, that has these."""
+        filters = {"label": [f"{key}={value}" for key, value in wanted.items()]}
+        return [found["Labels"] for found in self._api.containers(all=True, filters=filters)]
+
+    def output(self, name: str, since: float) -> Iterator[bytes]:
         """
         Yield what a container writes, until it ends or the engine does.
 

@@ -1,61 +1,71 @@
 """
-A job in a container: any image and command, on one slice, until it ends.
+Jobs in containers: any image and command, on one slice.
 
-The container carries a marker as a server's does, so that a launcher can remove what a killed `run`
-has left.
+The container carries a marker as a server's does, so that it is found again by any launcher, also when
+it has ended meanwhile: it is removed only once its exit code is known.
 """
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from contract.slice_spec import SliceSpec
+from launcher import owner
 from launcher.docker import binding, spec
 from launcher.docker.connecting import connect
 from launcher.docker.failures import EngineUnreachableError, GoneError
 from launcher.docker.settings import DockerSettings
 from launcher.docker.spec import Device, container_name
 from launcher.errors import StartError
+from launcher.job import Job
+from launcher.runtime import Handle
 
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """
-    What is to run.
-
-    Attributes:
-        image: Any image.
-        command: In place of the image's own; empty: that.
-        environment: Variables.
-        volumes: Folders as `docker run -v` takes them: `/here:/there` or `/here:/there:ro`.
-        cpus: Cores it may use; empty: all.
-    """
-
-    image: str
-    command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    volumes: tuple[str, ...] = ()
-    cpus: str = ""
+if TYPE_CHECKING:
+    from launcher.docker.engine import Engine
+    from launcher.docker.server import ContainerServer
 
 
 def container(
-    job: Job, member: SliceSpec, marker: str, settings: DockerSettings, device: Device
+    job: Job,
+    member: SliceSpec,
+    marker: str,
+    log: Path | None,
+    settings: DockerSettings,
+    device: Device,
+    sign: str,
 ) -> dict[str, Any]:
-    """Return the arguments of the engine's `create`."""
+    """
+    Return the arguments of the engine's `create`.
+
+    Args:
+        job: What is to run.
+        member: Its slice.
+        marker: Of this start.
+        log: The launcher's own log of it; None where it has none.
+        settings: The operator's.
+        device: What it is bound to.
+        sign: Of the launcher's state folder.
+    """
+    # On the host's network all ports of the job are the host's as they are.
+    ports = job.ports if settings.network != "host" else ()
     return {
         "image": job.image,
         "name": container_name(marker),
         "command": list(job.command) or None,
         "user": settings.user,
         "labels": {
+            spec.OWNER: sign,
             spec.MARKER: marker,
             f"{spec.PREFIX}.job-on": member.name,
             f"{spec.PREFIX}.mig-uuid": member.mig_uuid,
+            **({spec.LOG: str(log)} if log else {}),
         },
-        "environment": {**spec.visible(member, device), **job.environment},
+        "environment": {**spec.visible(member, device), **dict(job.environment)},
+        "ports": [inside for _, _, inside in ports],
         "host_config": {
             "binds": list(job.volumes),
+            "port_bindings": {inside: (address, here) for address, here, inside in ports},
             "network_mode": settings.network,
             "ipc_mode": settings.ipc,
             "shm_size": None if settings.ipc == "host" else settings.shm_size,
@@ -68,52 +78,104 @@ def container(
     }
 
 
-class JobRun:
-    """One run of a job."""
+class ContainerJobs:
+    """Keeps launcher/job.py's protocol; connects to the engine when there is something to ask."""
 
-    def __init__(self, job: Job, member: SliceSpec, marker: str, settings: DockerSettings) -> None:
-        self._engine = connect()
-        self._job = job
-        self._member = member
-        self._marker = marker
+    def __init__(self, settings: DockerSettings, folder: Path) -> None:
+        """
+        Args:
+            settings: The operator's.
+            folder: The state folder, whose sign all containers carry.
+        """
         self._settings = settings
-        self._name = container_name(marker)
+        self._folder = folder
+        self._connected: Engine | None = None
 
-    def check(self, say: Callable[[str], None]) -> None:
+    def check(self, job: Job, say: Callable[[str], None]) -> None:
         """Have the image there. Raises StartError."""
-        image, pull = self._job.image, self._settings.pull
+        image, pull = job.image, self._settings.pull
         found = self._engine.image_id(image)
         if pull == "always" or (pull == "missing" and not found):
             self._engine.pull(image, say, lambda: False)
             found = self._engine.image_id(image)
         if not found:
-            raise StartError(f"the engine has no image {image} (docker.pull is {pull})")
+            raise StartError(
+                f"the engine has no image {image} (docker.pull is {pull}): `docker pull {image}`"
+            )
 
-    def run(self, out: BinaryIO = sys.stdout.buffer) -> int:
+    def start(self, job: Job, member: SliceSpec, marker: str, log: Path) -> "ContainerServer":
+        """Start a container, followed by a thread."""
+        from launcher.docker.server import ContainerServer
+
+        def create() -> str:
+            return self._create(job, member, marker, log)
+
+        return ContainerServer(self._engine, Handle(marker), log, create)
+
+    def find(self, handle: Handle) -> "ContainerServer | None":
+        """Return the container of an earlier start: it runs, or has run and ended."""
+        from launcher.docker.server import ContainerServer
+
+        try:
+            about = self._engine.inspect(container_name(handle.marker))
+        except GoneError:
+            return None
+        labels = about["Config"]["Labels"] or {}
+        if labels.get(spec.MARKER) != handle.marker or spec.LOG not in labels:
+            return None
+        if about["State"]["Status"] == "created":  # by a launcher that was killed in between
+            return None
+        return ContainerServer(self._engine, handle, Path(labels[spec.LOG]), None)
+
+    def sweep(self, markers: Sequence[str]) -> None:
+        """Remove the containers of these starts; those of others are not touched."""
+        for marker in markers:
+            name = container_name(marker)
+            try:
+                labels = self._engine.inspect(name)["Config"]["Labels"] or {}
+            except GoneError:
+                continue
+            if labels.get(spec.MARKER) == marker:
+                self._engine.remove(name)
+
+    def run(
+        self, job: Job, member: SliceSpec, marker: str, out: BinaryIO = sys.stdout.buffer
+    ) -> int:
         """
-        Run it to its end, copying what it says; remove the container; return its exit code.
+        Run a job to its end, copying what it says; remove the container; return its exit code.
 
         Raises:
             StartError: It could not be started, or the engine went away.
         """
-        member = self._member
+        name = container_name(marker)
+        try:
+            self._create(job, member, marker, None)
+            self._engine.start(name)
+            for chunk in self._engine.output(name, 0):
+                out.write(chunk)
+                out.flush()
+            return self._engine.wait(name)
+        finally:
+            self._engine.remove(name)
+
+    def signal(self, marker: str, number: str) -> None:
+        """Send a signal to what `run` runs, from another thread."""
+        try:
+            self._engine.signal(container_name(marker), number)
+        except (GoneError, EngineUnreachableError):
+            pass  # `run` says what there is to say
+
+    @property
+    def _engine(self) -> "Engine":
+        if self._connected is None:
+            self._connected = connect()
+        return self._connected
+
+    def _create(self, job: Job, member: SliceSpec, marker: str, log: Path | None) -> str:
         offered = binding.abilities(self._engine.info())
         way = binding.choose(self._settings.binding, member.mig_uuid, member.simulated, offered)
         device = Device(way, member.mig_uuid)
-        made = container(self._job, member, self._marker, self._settings, device)
-        try:
-            self._engine.create(made)
-            self._engine.start(self._name)
-            for chunk in self._engine.output(self._name, 0):
-                out.write(chunk)
-                out.flush()
-            return self._engine.wait(self._name)
-        finally:
-            self._engine.remove(self._name)
-
-    def stop(self, number: str) -> None:
-        """Send a signal; from another thread than `run`."""
-        try:
-            self._engine.signal(self._name, number)
-        except (GoneError, EngineUnreachableError):
-            pass  # `run` says what there is to say
+        sign = owner.sign_of(self._folder)
+        return self._engine.create(
+            container(job, member, marker, log, self._settings, device, sign)
+        )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher import owner
 from launcher.docker import binding, cores, here, spec
 from launcher.docker.connecting import connect
 from launcher.docker.failures import GoneError
@@ -30,8 +31,14 @@ if TYPE_CHECKING:
 class DockerRuntime:
     """Runtime of containers."""
 
-    def __init__(self, settings: DockerSettings) -> None:
+    def __init__(self, settings: DockerSettings, folder: Path) -> None:
+        """
+        Args:
+            settings: The operator's.
+            folder: The state folder, whose sign all containers carry.
+        """
         self._settings = settings
+        self._folder = folder
         self._connected: Engine | None = None
         self._image_id = ""
         self._servers: dict[str, ContainerServer] = {}  # of this launcher, by marker
@@ -101,6 +108,16 @@ class DockerRuntime:
             if labels.get(spec.MARKER) == marker:
                 self._engine.remove(name)
 
+    def left(self) -> list[str]:
+        """
+        Return the markers of all containers, running or not, with this folder's sign.
+
+        An engine finishes what it was asked for when the launcher that asked was killed, so that a
+        container may appear that no longer was there to be found when the next launcher looked.
+        """
+        wanted = {spec.OWNER: owner.sign_of(self._folder)}
+        return [labels[spec.MARKER] for labels in self._engine.labelled(wanted)]
+
     @property
     def _engine(self) -> "Engine":
         if self._connected is None:
@@ -142,6 +159,7 @@ class DockerRuntime:
                 Device(way, member.mig_uuid),
                 self._source(wanted.model_repository),
                 _ip_of(member.http.host),
+                owner.sign_of(self._folder),
             )
         )
 

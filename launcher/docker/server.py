@@ -55,6 +55,8 @@ class ContainerServer:
         self._starting = threading.Lock()
         self._changing = threading.Lock()
         self._how: str | None = None
+        self._code: int | None = None
+        self._refusal = ""
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # A daemon: it waits for a container that is to outlive a launcher that was killed.
         threading.Thread(target=self._live, name=self._name, daemon=True).start()
@@ -93,6 +95,14 @@ class ContainerServer:
         """Send SIGKILL, which ends all processes of a container."""
         self._send("SIGKILL")
 
+    def exit_code(self) -> int | None:
+        """Return the exit code of one that has ended; None when it never ran, or was removed."""
+        return self._code
+
+    def refusal(self) -> str:
+        """Return why it could not be started; empty when it could."""
+        return self._refusal
+
     def _send(self, number: str) -> None:
         self._told_to_end_s = self._told_to_end_s or time.monotonic()
         # A start that is under way takes part of a second, and then hears it.
@@ -106,7 +116,8 @@ class ContainerServer:
         """Be the thread."""
         how = NEVER_RAN
         try:
-            since = int(time.time()) if self._create is None else 0  # noqa: TID251 - the engine's
+            # An adopted one has said something while nobody listened.
+            since = _written_s(self._path) if self._create is None else 0.0
             with Log(self._path, anew=self._create is not None) as output:
                 if self._create is None or self._start(self._create, output):
                     how = self._follow(output, since)
@@ -125,12 +136,13 @@ class ContainerServer:
                     return False
                 self._engine.start(self._name)
         except StartError as error:
+            self._refusal = str(error)
             # In the form of Triton's own: what reads logs finds the reason.
             output.write(f"error: {error}\n".encode())
             return False
         return True
 
-    def _follow(self, output: "Log", since: int) -> str:
+    def _follow(self, output: "Log", since: float) -> str:
         """Copy what it says until it ends; return how it ended."""
         while True:
             try:
@@ -150,7 +162,7 @@ class ContainerServer:
                     return str(error)
             if how is not None:
                 return how
-            since = int(time.time())  # noqa: TID251 - the engine's clock
+            since = _written_s(self._path)
             time.sleep(RETRY_S)
 
     def _look(self) -> tuple[str, str | None]:
@@ -160,10 +172,10 @@ class ContainerServer:
         again = self._started_at and started != self._started_at
         if state["Running"] and not state["Restarting"] and not again:
             return started, None
+        self._code = int(state["ExitCode"])
         if state.get("OOMKilled"):
             return started, "out of memory: its limit is docker.memory"
-        code = int(state["ExitCode"])
-        return started, "restarted by the engine" if again else f"exit code {code}"
+        return started, "restarted by the engine" if again else f"exit code {self._code}"
 
     def _end(self, how: str) -> None:
         with self._changing:
@@ -174,6 +186,14 @@ class ContainerServer:
                 loop.call_soon_threadsafe(ended.set)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 pass
+
+
+def _written_s(path: Path) -> float:
+    """Return when a log was last written to, in seconds since 1970; 0 when there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 class Log:

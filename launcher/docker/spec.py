@@ -13,6 +13,7 @@ from launcher.runtime import ServerSpec
 PREFIX: Final = "mig-gateway"
 MARKER: Final = f"{PREFIX}.marker"
 LOG: Final = f"{PREFIX}.log"
+OWNER: Final = f"{PREFIX}.owner"
 HTTP_PORT: Final = 8000
 GRPC_PORT: Final = 8001
 METRICS_PORT: Final = 8002
@@ -50,10 +51,11 @@ def fingerprint(settings: DockerSettings, image_id: str) -> str:
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
-def labels(spec: ServerSpec, marker: str, log: Path) -> dict[str, str]:
+def labels(spec: ServerSpec, marker: str, log: Path, owner: str) -> dict[str, str]:
     """Return what people and later launchers know the container by."""
     member = spec.member
     return {
+        OWNER: owner,
         MARKER: marker,
         LOG: str(log),
         f"{PREFIX}.slice": member.name,
@@ -71,6 +73,7 @@ def container(
     device: Device,
     source: Source | None,
     address: str,
+    owner: str,
 ) -> dict[str, Any]:
     """
     Return the arguments of the engine's `create`, as the SDK's low-level client takes them.
@@ -83,6 +86,7 @@ def container(
         device: What it is bound to.
         source: The model repository; None when Triton reads it from a URL itself.
         address: The IP address that ports are published on: the member's host.
+        owner: Sign of the launcher's state folder.
     """
     on_host = settings.network == "host"
     inside = [HTTP_PORT, GRPC_PORT, METRICS_PORT] if not on_host else None
@@ -107,7 +111,7 @@ def container(
         "name": container_name(marker),
         "command": command(spec, marker, on_host, source is not None),
         "user": settings.user,
-        "labels": labels(spec, marker, log),
+        "labels": labels(spec, marker, log, owner),
         "environment": {
             "HOME": "/tmp",  # noqa: S108 - CUDA keeps its cache there
             **visible(spec.member, device),

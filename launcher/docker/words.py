@@ -41,7 +41,7 @@ CURES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"network (?P<what>\S+) not found"),
      "the engine has no network {what}; `docker network create {what}` makes it"),
     (re.compile(r'exec: "?(?P<what>[^":]+)"?: executable file not found'),
-     "the image has no program {what}; docker.image must be laid out as NVIDIA's Triton images"),
+     "the image has no program {what}; one that is to serve must be laid out as NVIDIA's Triton images"),
     (re.compile(r"Requested CPUs are not available"),
      "docker.cpus names cores that the machine does not have"),
     (re.compile(r"(?P<what>no space left on device)"),

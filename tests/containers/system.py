@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from launcher import status
+from launcher import owner, status
+from launcher.docker import spec
 from tests.e2e.stack import REPOSITORY, free_block, free_ports, wait_until
 from tests.launcher.helpers import write_model
 from tests.support.children import ending_with_us
@@ -66,7 +67,7 @@ class System:
 
     def begin_up(self) -> None:
         """Start `up`, without waiting for it."""
-        self.launcher = self._spawn("launcher", self.command("up"))
+        self.launcher = self.spawn("launcher", self.command("up"))
 
     def up(self) -> None:
         """Start `up` and wait until everything is."""
@@ -85,6 +86,11 @@ class System:
         """Return what `status --json` says of each slice, without a process for it."""
         shown = status.as_dict(status.read(Path(self.settings["state_dir"])))
         return {entry["name"]: entry for entry in shown["slices"]}
+
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """Return what `status --json` says of each job of the configuration."""
+        shown = status.as_dict(status.read(Path(self.settings["state_dir"])))
+        return {entry["name"]: entry for entry in shown["jobs"]}
 
     def wait_ready(self) -> dict[str, dict[str, Any]]:
         """Wait until the launcher says that each slice is ready."""
@@ -113,10 +119,11 @@ class System:
             "inventory": str(self.folder / "run" / "slices.json"),
             "state_file": str(self.folder / "gateway-state.json"),
             "health": {"interval": 0.5, "down_interval": 0.5},
+            "timeouts": {"leave": 0},
         }
         path.write_text(yaml.safe_dump(config))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(path)]
-        self.gateway = self._spawn("gateway", command)
+        self.gateway = self.spawn("gateway", command)
 
     def kill_gateway(self) -> None:
         assert self.gateway is not None
@@ -140,12 +147,13 @@ class System:
 
         wait_until(whole, "the gateway has all slices ready", 120)
         # The admin API answers before the clients' port is opened.
-        wait_until(self._listens, "the gateway listens")
+        wait_until(lambda: self.answers(self.address), "the gateway listens")
         for _ in range(2 * slices):
             assert self.infer() == [7, 8, 9]
 
-    def _listens(self) -> bool:
-        host, _, port = self.address.partition(":")
+    def answers(self, address: str) -> bool:
+        """Whether somebody listens there."""
+        host, _, port = address.partition(":")
         with socket.socket() as client:
             return client.connect_ex((host, int(port))) == 0
 
@@ -179,13 +187,22 @@ class System:
             for found in self.engine.client.containers.list(all=True, ignore_removed=True)
         )
 
-    def stop(self) -> None:
-        for process in (self.gateway, self.launcher):
-            if process is not None and process.poll() is None:
-                process.terminate()
-                process.wait(60)
+    def own_containers(self) -> list[str]:
+        """Return the names of those that this launcher, or one before it, has made."""
+        sign = owner.sign_of(Path(self.settings["state_dir"]))
+        found = self.engine.client.containers.list(
+            all=True, filters={"label": f"{spec.OWNER}={sign}"}, ignore_removed=True
+        )
+        return sorted(str(container.name) for container in found)
 
-    def _spawn(self, program: str, command: list[str]) -> "subprocess.Popen[bytes]":
+    def stop(self) -> None:
+        running = [p for p in (self.gateway, self.launcher) if p is not None and p.poll() is None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(60)
+
+    def spawn(self, program: str, command: list[str]) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{program}.log").open("ab") as log:
             return subprocess.Popen(
                 ending_with_us(command, signal.SIGTERM), stdin=subprocess.DEVNULL, stdout=log,

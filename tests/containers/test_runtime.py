@@ -30,10 +30,15 @@ def spec(tmp_path):
     return server(port=free_block(), models=str(write_model(tmp_path / "models", "echo")))
 
 
-async def runtime(**settings):
-    made = DockerRuntime(DockerSettings(image=images.TRITON, pull="never", **settings))
-    await made.check(print)
-    return made
+@pytest.fixture
+def runtime(tmp_path):
+    async def make(**settings):
+        wanted = DockerSettings(image=images.TRITON, pull="never", **settings)
+        made = DockerRuntime(wanted, tmp_path / "run")
+        await made.check(print)
+        return made
+
+    return make
 
 
 async def until_ready(found, spec):
@@ -62,7 +67,7 @@ async def end(made, found):
     [("gpus", "hook"), ("runtime", "runtime"), ("cdi", "cdi"), ("auto", "runtime")],
 )
 async def test_a_container_is_given_its_device_and_no_other(
-    engine: Engine, spec, tmp_path, binding, way
+    engine: Engine, runtime, spec, tmp_path, binding, way
 ):
     engine.nvidia.set_devices([OTHER, UUID])
     made = await runtime(binding=binding)
@@ -75,14 +80,14 @@ async def test_a_container_is_given_its_device_and_no_other(
     await end(made, found)
 
 
-async def test_a_device_that_the_toolkit_does_not_know(engine, spec, tmp_path):
+async def test_a_device_that_the_toolkit_does_not_know(engine, runtime, spec, tmp_path):
     engine.nvidia.set_devices([OTHER])
     for binding in ("gpus", "runtime"):
         said = await why_not(await runtime(binding=binding), spec, tmp_path)
         assert said.startswith(f"error: the NVIDIA Container Toolkit does not know {UUID}: ")
 
 
-async def test_a_cdi_specification_that_is_older_than_the_cut(engine, spec, tmp_path):
+async def test_a_cdi_specification_that_is_older_than_the_cut(engine, runtime, spec, tmp_path):
     engine.nvidia.set_devices([OTHER, UUID])
     engine.nvidia.set_cdi_devices([OTHER])
     said = await why_not(await runtime(binding="cdi"), spec, tmp_path)
@@ -90,13 +95,13 @@ async def test_a_cdi_specification_that_is_older_than_the_cut(engine, spec, tmp_
     assert "nvidia-ctk cdi generate" in said
 
 
-async def test_a_port_that_another_program_has(engine, spec, tmp_path):
+async def test_a_port_that_another_program_has(engine, runtime, spec, tmp_path):
     with socket.create_server(("127.0.0.1", spec.member.grpc.port)):
         said = await why_not(await runtime(binding="none"), spec, tmp_path)
     assert f"{spec.member.grpc} is taken by another program; free it" in said
 
 
-async def test_a_port_that_another_container_has(engine, spec, tmp_path):
+async def test_a_port_that_another_container_has(engine, runtime, spec, tmp_path):
     port = {"80/tcp": ("127.0.0.1", spec.member.http.port)}
     other = engine.client.containers.run(images.TRITON, ["sleep", "60"], ports=port, detach=True)
     said = await why_not(await runtime(binding="none"), spec, tmp_path)
@@ -104,30 +109,32 @@ async def test_a_port_that_another_container_has(engine, spec, tmp_path):
     other.remove(force=True)
 
 
-async def test_an_image_that_is_not_there(engine):
+async def test_an_image_that_is_not_there(engine, tmp_path):
     with pytest.raises(StartError, match=r"no image none/such:1 .*`docker pull none/such:1`"):
-        await DockerRuntime(DockerSettings(image="none/such:1", pull="never")).check(print)
+        await DockerRuntime(DockerSettings(image="none/such:1", pull="never"), tmp_path).check(
+            print
+        )
     heard = []
     # A port where nothing listens: no registry is asked, wherever this runs.
     absent = DockerSettings(image="127.0.0.1:9/none/such:1")
     with pytest.raises(StartError, match=r"registry cannot be reached"):
-        await DockerRuntime(absent).check(heard.append)
+        await DockerRuntime(absent, tmp_path).check(heard.append)
     assert heard[0] == "pulling 127.0.0.1:9/none/such:1"
 
 
 async def test_no_engine_at_all(engine, monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(EngineUnreachableError, match="there is no such socket; install Docker"):
-        await DockerRuntime(DockerSettings()).check(print)
+        await DockerRuntime(DockerSettings(), tmp_path).check(print)
 
 
-async def test_a_model_repository_that_the_engine_does_not_see(engine, spec, tmp_path):
+async def test_a_model_repository_that_the_engine_does_not_see(engine, runtime, spec, tmp_path):
     gone = server(port=spec.member.http.port, models=str(tmp_path / "none"))
     said = await why_not(await runtime(binding="none"), gone, tmp_path)
     assert f"has no folder {tmp_path / 'none'}" in said
 
 
-async def test_models_and_all_else_can_only_be_read(engine, spec, tmp_path):
+async def test_models_and_all_else_can_only_be_read(engine, runtime, spec, tmp_path):
     made = await runtime(binding="none")
     found = made.start(spec, MARKER, tmp_path / "s0.log")
     await until_ready(found, spec)
@@ -141,7 +148,9 @@ async def test_models_and_all_else_can_only_be_read(engine, spec, tmp_path):
     await end(made, found)
 
 
-async def test_the_launcher_that_comes_after_finds_it_and_notices_its_end(engine, spec, tmp_path):
+async def test_the_launcher_that_comes_after_finds_it_and_notices_its_end(
+    engine, runtime, spec, tmp_path
+):
     first = await runtime(binding="none")
     begun = first.start(spec, MARKER, tmp_path / "s0.log")
     await until_ready(begun, spec)
@@ -156,7 +165,7 @@ async def test_the_launcher_that_comes_after_finds_it_and_notices_its_end(engine
     second.sweep([MARKER])
 
 
-async def test_one_that_is_told_to_end_before_it_runs_never_does(engine, spec, tmp_path):
+async def test_one_that_is_told_to_end_before_it_runs_never_does(engine, runtime, spec, tmp_path):
     made = await runtime(binding="none")
     found = made.start(spec, MARKER, tmp_path / "s0.log")
     found.terminate()
@@ -165,7 +174,7 @@ async def test_one_that_is_told_to_end_before_it_runs_never_does(engine, spec, t
     assert made.look(found.handle) is None
 
 
-async def test_a_container_of_that_name_that_is_not_ours_stays(engine):
+async def test_a_container_of_that_name_that_is_not_ours_stays(engine, runtime):
     name = container_name(MARKER)
     other = engine.client.containers.run(images.TRITON, ["sleep", "60"], name=name, detach=True)
     made = await runtime(binding="none")
@@ -176,7 +185,9 @@ async def test_a_container_of_that_name_that_is_not_ours_stays(engine):
     other.remove(force=True)
 
 
-async def test_what_the_engine_starts_again_by_itself_is_another_start(engine, spec, tmp_path):
+async def test_what_the_engine_starts_again_by_itself_is_another_start(
+    engine, runtime, spec, tmp_path
+):
     """A launcher replaces it: each start has a name of its own, and is counted."""
     made = await runtime(binding="none")
     found = made.start(spec, MARKER, tmp_path / "s0.log")

@@ -90,3 +90,40 @@ def test_the_example_is_valid_and_states_the_defaults():
     stated = config.load(EXAMPLE, {})
     assert stated.gpu == "simulated:a100-40gb"
     assert stated.model_copy(update={"gpu": None, "inventory": None}) == config.LauncherConfig()
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ("{name: a, slice: s0, profile: 1g, image: i}", "name either a slice or a profile"),
+        ("{name: a, image: i}", "name either a slice or a profile"),
+        ("{name: a, slice: s0}", "name an image, or a command"),
+        ("{name: a, slice: s0, command: [x], volumes: ['/a:/b']}", "are for a job with an image"),
+        ("{name: a, slice: s0, image: i, ports: ['8888']}", "'8888' is no port"),
+        ("{name: a, slice: s0, image: i, ports: ['80:99999']}", "'80:99999' is no port"),
+        ("{name: A b, slice: s0, image: i}", "jobs.0.name: "),
+        ("{name: a, slice: s0, image: i, gpu: 1}", "jobs.0.gpu: unknown key; known keys: name,"),
+        (
+            "{name: a, slice: s0, image: i}, {name: a, slice: s1, image: i}",
+            "two jobs have the same",
+        ),
+    ],
+)
+def test_a_job_that_cannot_be_meant_is_refused(tmp_path, job, words):
+    (told,) = problems(tmp_path, f"jobs: [{job}]\n")
+    assert words in told
+
+
+def test_shares_by_mps_have_no_containers(tmp_path):
+    """Neither can be told at one key, so the file is named alone."""
+    (told,) = problems(tmp_path, "gpu: mps\njobs: [{name: a, slice: s0, image: i}]\n")
+    assert told.startswith("a container does not see the shares of gpu mps")
+    (told,) = problems(tmp_path, "gpu: mps\nruntime: docker\n")
+    assert told.startswith("runtime docker binds MIG devices")
+
+
+def test_a_jobs_ports_are_published_on_this_machine_alone(tmp_path):
+    path = tmp_path / "launcher.yaml"
+    path.write_text("jobs: [{name: a, slice: s0, image: i, ports: ['1:2', '0.0.0.0:3:4']}]\n")
+    (job,) = config.load(path, {}).jobs
+    assert job.published == (("127.0.0.1", 1, 2), ("0.0.0.0", 3, 4))

@@ -13,8 +13,9 @@ from contract.slice_spec import Endpoint, SliceSpec
 from launcher import apply_client, control, process_table
 from launcher.config import LauncherConfig
 from launcher.errors import LauncherError, PlanError, StartError
+from launcher.job_settings import JobSettings
 from launcher.runtime import Handle, ServerSpec
-from launcher.state import ServerRecord, State
+from launcher.state import JobRecord, ServerRecord, State
 
 HERE = process_table.identify(os.getpid())
 MEMBER = SliceSpec("s0", Endpoint("h", 1), Endpoint("h", 2), mig_uuid="MIG-1", profile="1g.5gb")
@@ -85,6 +86,9 @@ async def test_no_launcher_is_told(tmp_path):
         await apply_client.apply(tmp_path, {"layout": "3g"}, False, True, Heard())
 
 
+TRAIN = JobSettings(name="train", slice="s0", image="i").model_dump_json()
+
+
 async def test_monitoring_over_tcp_can_read_and_not_change(tmp_path):
     port, state = free_port(), [STATE]
     config = LauncherConfig(state_dir=tmp_path, metrics=f"127.0.0.1:{port}")
@@ -109,6 +113,16 @@ async def test_monitoring_over_tcp_can_read_and_not_change(tmp_path):
         assert await asyncio.to_thread(get, "/readyz") == (503, "not ready: s0\n")
         assert (await asyncio.to_thread(get, "/livez"))[0] == 200
         assert '"restarting"' in (await asyncio.to_thread(get, "/v1/status"))[1]
+        ended = JobRecord(
+            "train", "s0", TRAIN, Handle("mig-job-s0-1_"), "/l", "ended", 2, 7, "exit code 7"
+        )
+        lent = replace(RECORD, state="lent")
+        state[0] = replace(STATE, servers=(lent,), jobs=(ended,))
+        assert (await asyncio.to_thread(get, "/readyz"))[0] == 200
+        _, text = await asyncio.to_thread(get, "/metrics")
+        assert f"mig_launcher_slice_lent{labels} 1" in text
+        for name, value in (("running", 0), ("restarts_total", 2), ("exit_code", 7)):
+            assert f'mig_launcher_job_{name}{{job="train",slice="s0"}} {value}\n' in text
         assert (await asyncio.to_thread(get, "/v1/apply", "POST"))[0] == 404
 
 

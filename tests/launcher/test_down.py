@@ -9,7 +9,7 @@ import pytest
 
 from launcher import down as down_module
 from launcher.down import down
-from tests.launcher.helpers import wait_until
+from tests.launcher.helpers import wait_until, write_model
 
 
 def test_nothing_up_is_said_and_no_error(launcher):
@@ -38,8 +38,10 @@ def test_it_cleans_up_after_a_launcher_that_was_killed(launcher):
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_launcher_that_is_still_starting_is_stopped_too(launcher):
-    process = launcher.popen(*launcher.up_arguments())
+def test_a_launcher_that_is_still_starting_is_stopped_too(launcher, tmp_path):
+    slow = write_model(tmp_path / "slow", "slow", "import time\ntime.sleep(600)\n")
+    arguments = launcher.up_arguments("--stop-timeout", "1", models=slow)
+    process = launcher.popen(*arguments)
     wait_until((launcher.state_dir / "launcher.json").exists, "start")
     assert launcher.call("down").returncode == 0
     process.communicate(timeout=30)

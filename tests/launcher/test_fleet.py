@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from contract.slice_spec import Endpoint, SliceSpec
-from launcher import fleet, reservation
+from launcher import fleet, reservation, stopping
 from launcher.config import LauncherConfig, Restart
 from launcher.errors import StartError
 from launcher.fleet import Fleet
@@ -49,6 +49,7 @@ class FakeRuntime:
     def __init__(self):
         self.started = []
         self.swept = []
+        self.forgotten = []
         self.dead = set()
         self.stubborn = False
         self.output = ""
@@ -74,6 +75,9 @@ class FakeRuntime:
 
     def sweep(self, markers):
         self.swept.extend(markers)
+
+    def left(self):
+        return list(self.forgotten)
 
 
 class Heard:
@@ -135,6 +139,10 @@ def build(tmp_path, runtime, adopted=(), **settings):
 
 def on_record(tmp_path):
     return StateStore(tmp_path).load().servers
+
+
+def handles_on_record(tmp_path):
+    return [record.handle for record in on_record(tmp_path)]
 
 
 async def until(condition):
@@ -273,7 +281,7 @@ async def test_what_a_killed_job_left_is_removed_and_its_slice_enabled(
             swept.extend(markers)
 
     monkeypatch.setattr(fleet, "GatewayAdmin", Gateway)
-    monkeypatch.setattr(fleet, "open_runtime", lambda name, config=None: Containers())
+    monkeypatch.setattr(fleet, "JobRuntimes", lambda config: Containers())
     path = reservation.path_of(tmp_path, "s1")
     path.parent.mkdir()
     path.write_text("mig-job-s1-1_")
@@ -281,9 +289,6 @@ async def test_what_a_killed_job_left_is_removed_and_its_slice_enabled(
     async with supervised(made):
         await until(lambda: not path.read_text())
     assert (swept, enabled) == (["mig-job-s1-1_"], ["s1"])
-    path.write_text("mig-job-s1-2_")
-    fleet.end_jobs(on_record(tmp_path), tmp_path)
-    assert swept[1:] == ["mig-job-s1-2_"]
 
 
 async def test_one_that_the_gpu_has_hit_is_ended_at_once_and_says_why(made, runtime, tmp_path):
@@ -326,7 +331,7 @@ async def test_a_warning_stays_with_the_slice(tmp_path, runtime):
 
 async def test_stopping_asks_all_at_once_and_sweeps(made, runtime, tmp_path):
     await made.start(Heard())
-    await fleet.stop(on_record(tmp_path), runtime, 10, asyncio.Event())
+    await stopping.stop(handles_on_record(tmp_path), runtime, 10, asyncio.Event())
     assert [server.told for server in runtime.started] == [["terminate"], ["terminate"]]
     assert runtime.swept == [record.handle.marker for record in on_record(tmp_path)]
 
@@ -334,7 +339,7 @@ async def test_stopping_asks_all_at_once_and_sweeps(made, runtime, tmp_path):
 async def test_one_that_does_not_stop_is_killed_after_the_limit(tmp_path, runtime):
     runtime.stubborn = True
     await build(tmp_path, runtime).start(Heard())
-    await fleet.stop(on_record(tmp_path), runtime, 0.01, asyncio.Event())
+    await stopping.stop(handles_on_record(tmp_path), runtime, 0.01, asyncio.Event())
     assert [server.told for server in runtime.started] == [["terminate", "kill"]] * 2
 
 
@@ -343,5 +348,35 @@ async def test_in_a_hurry_they_are_killed_at_once(tmp_path, runtime):
     await build(tmp_path, runtime).start(Heard())
     hurry = asyncio.Event()
     hurry.set()
-    await fleet.stop(on_record(tmp_path), runtime, 1000, hurry)
+    await stopping.stop(handles_on_record(tmp_path), runtime, 1000, hurry)
     assert [server.told for server in runtime.started] == [["terminate", "kill"]] * 2
+
+
+async def test_what_no_launcher_knows_is_removed_and_what_is_just_beginning_is_not(made, runtime):
+    """A marker is on record before anything carries it, so the record is asked after looking."""
+    runtime.forgotten = ["mig-s0-1_", "mig-s1-2_"]
+    on_record = {"mig-s0-1_"}
+    await stopping.sweep_unknown(runtime, lambda: on_record)
+    assert runtime.swept == ["mig-s1-2_"]
+
+
+async def test_a_supervisor_goes_on_removing_what_nobody_knows(made, runtime):
+    await made.start(Heard())
+    async with supervised(made):
+        runtime.forgotten = ["mig-s0-late_", *(m.handle.marker for m in made.members)]
+        await until(lambda: "mig-s0-late_" in runtime.swept)
+    assert set(runtime.swept) == {"mig-s0-late_"}
+
+
+async def test_what_a_server_left_is_removed_when_the_engine_is_back(made, runtime):
+    await made.start(Heard())
+    away = [StartError("no engine")] * 3
+
+    def sweep(markers):
+        if away:
+            raise away.pop()
+
+    runtime.sweep = sweep
+    async with supervised(made):
+        runtime.started[0].kill()
+        await until(lambda: len(runtime.started) == 3)

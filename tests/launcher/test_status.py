@@ -61,6 +61,7 @@ def test_everything_that_is_known_of_a_slice(tmp_path):
             "reason": "",
             "warning": "",
             "log": "/x.log",
+            "lent_to": None,
         }
     ]
 
@@ -75,6 +76,7 @@ def test_everything_that_is_known_of_a_slice(tmp_path):
         (False, HERE, "ready", "unsupervised"),
         (False, GONE, "ready", "dead"),
         (False, None, "starting", "dead"),
+        (False, None, "lent", "lent"),
     ],
 )
 def test_the_state_that_is_shown(tmp_path, supervised, process, recorded, shown):

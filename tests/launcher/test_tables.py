@@ -74,6 +74,7 @@ def test_status_says_who_watches():
     member = {
         "name": "s0", "profile": "1g.5gb", "mig_uuid": UUID, "http": "h:8000", "grpc": "h:8001",
         "metrics": "h:8002", "pid": None, "container": None, "state": "dead", "restarts": 2, "simulated": True,
+        "lent_to": None,
     }  # fmt: skip
     document = {
         "gpu": "simulated:a100-40gb",
@@ -82,6 +83,7 @@ def test_status_says_who_watches():
         "inventory": "/x",
         "problem": None,
         "slices": [member],
+        "jobs": [],
     }
     shown = text(tables.status_table(document))
     assert "no launcher: it was killed" in shown
@@ -89,15 +91,41 @@ def test_status_says_who_watches():
     assert "launcher pid 7" in text(tables.status_table({**document, "launcher_pid": 7}))
 
 
+def test_status_says_who_has_a_slice():
+    slices = [
+        {
+            "name": name, "profile": "1g.5gb", "mig_uuid": UUID, "http": "h:8000", "grpc": "h:8001",
+            "metrics": "h:8002", "pid": None, "container": None, "state": "lent", "restarts": 0,
+            "simulated": True, "lent_to": to,
+        }
+        for name, to in (("s0", "train"), ("s1", "mig-job-s1-0123456789ab"))
+    ]  # fmt: skip
+    train = {
+        "name": "train", "slice": "s0", "image": "my/training", "command": [], "restart": "no",
+        "state": "running", "container": "mig-job-s0-1", "pid": None, "restarts": 2, "exit_code": 3,
+        "reason": "exit code 3", "log": "/l",
+    }  # fmt: skip
+    document = {
+        "gpu": "g", "simulated": True, "launcher_pid": 1, "inventory": "/x", "problem": None,
+        "slices": slices, "jobs": [train],
+    }  # fmt: skip
+    shown = text(tables.status_table(document))
+    job = "job train on s0 (my/training): running as mig-job-s0-1, 2 restarts; its log is /l\n"
+    assert job in shown
+    assert "s1: lent to mig-job-s1-0123456789ab, by `mig-launcher run`" in shown
+    document["jobs"] = [{**train, "state": "ended", "container": None}]
+    assert "ended, 2 restarts, exit code 3; its log" in text(tables.status_table(document))
+
+
 def test_in_a_narrow_terminal_ports_pid_and_state_are_still_whole():
     member = {
         "name": "s0", "profile": "1g.5gb", "mig_uuid": UUID, "http": "127.0.0.1:18000",
         "grpc": "127.0.0.1:18001", "metrics": "127.0.0.1:18002", "pid": 123456, "container": None,
-        "state": "restarting", "restarts": 2, "simulated": True,
+        "state": "restarting", "restarts": 2, "simulated": True, "lent_to": None,
     }  # fmt: skip
     document = {
         "gpu": "g", "simulated": True, "launcher_pid": 1, "inventory": "/x", "problem": None,
-        "slices": [member],
+        "slices": [member], "jobs": [],
     }  # fmt: skip
     shown = text(tables.status_table(document), width=80)
     for word in ("s0", "1g.5gb", "18000 18001 18002", "123456", "restarting", "yes", "simulated"):

@@ -15,7 +15,7 @@ LOG = Path("/run/logs/s0.log")
 def made(wanted=None, way="none", source=FOLDER, **settings):
     return container(
         wanted or server(), MARKER, LOG, DockerSettings(**settings), Device(way, UUID), source,
-        "127.0.0.1",
+        "127.0.0.1", "0123456789abcdef",
     )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def test_it_is_found_by_its_marker():
     found = made()
     assert found["name"] == container_name(MARKER) == "mig-s0-0123456789ab"
     assert found["labels"]["mig-gateway.marker"] == MARKER
+    assert found["labels"]["mig-gateway.owner"] == "0123456789abcdef"
     assert found["labels"]["mig-gateway.log"] == str(LOG)
     assert found["labels"]["mig-gateway.mig-uuid"] == UUID
 
