@@ -38,12 +38,14 @@ class Layout:
         name: As `--layouts` takes it.
         speeds: One per slice; also the weights that weighted proxies are given.
         proxies: Whom to compare.
+        slow: Share of the requests that take longer by a slice's mood, and how many times.
     """
 
     name: str
     title: str
     speeds: tuple[float, ...]
     proxies: tuple[Proxy, ...]
+    slow: tuple[float, float] = (0.0, 1.0)
 
 
 LAYOUTS: Final = (
@@ -72,7 +74,21 @@ LAYOUTS: Final = (
             Gateway("gateway"),
         ),
     ),
+    # One in fifty takes twenty times as long, on whatever slice.
+    Layout(
+        "moody",
+        "seven equal slices, slow for one request in fifty",
+        (1.0,) * 7,
+        (
+            Envoy(YARDSTICK, "LEAST_REQUEST"),
+            Gateway("gateway"),
+            Gateway("gateway-hedging-p95", hedging={"after": "p95"}),
+            Gateway("gateway-hedging-50ms", hedging={"after": "50ms"}),
+        ),
+        slow=(0.02, 20.0),
+    ),
 )
+DEFAULT_LAYOUTS: Final = "equal,mixed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,7 +154,7 @@ def _run(layout: Layout, options: argparse.Namespace, console: Console) -> dict[
     ):
         ports = []
         for proxy in proxies:  # each in front of slices of its own, as all run at the same time
-            slices = start_slices(programs, proxy.name, layout.speeds, cores)
+            slices = start_slices(programs, proxy.name, layout.speeds, cores, layout.slow)
             (target,) = start_proxies(programs, [proxy], slices, cores)
             ports.append(target.launch.http_port)
         outcomes = uvloop.run(send_all(ports, arrivals, skip=int(options.requests * SKIPPED_SHARE)))
@@ -146,11 +162,17 @@ def _run(layout: Layout, options: argparse.Namespace, console: Console) -> dict[
 
 
 def start_slices(
-    programs: Programs, proxy: str, speeds: Sequence[float], cores: Cores
+    programs: Programs,
+    proxy: str,
+    speeds: Sequence[float],
+    cores: Cores,
+    slow: tuple[float, float] = (0.0, 1.0),
 ) -> list[SliceSpec]:
     """Start timed slices for one proxy, one of each of `speeds`, which are their weights too."""
     ports = [programs.take_port() for _ in speeds]
-    arguments = [f"{port}:{speed}" for port, speed in zip(ports, speeds, strict=True)]
+    arguments = [
+        f"{port}:{speed}:{slow[0]}:{slow[1]}" for port, speed in zip(ports, speeds, strict=True)
+    ]
     name = f"slices-of-{proxy}"
     start_http(programs, name, "bench.tail_slice", arguments, ports[-1], cores.rest)
     nowhere = Endpoint("127.0.0.1", programs.take_port())  # the load is HTTP
@@ -200,7 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--sigma", type=float, default=1.0, help="of the work's logarithm (default 1.0)")
     add("--seed", type=int, default=1, help="of arrivals and work (default 1)")
     names = ",".join(one.name for one in LAYOUTS)
-    add("--layouts", default=names, metavar="NAMES", help=f"default {names}")
+    default = DEFAULT_LAYOUTS
+    add("--layouts", default=default, metavar="NAMES", help=f"of {names} (default {default})")
     json_file = Path("run/bench/tail.json")
     add("--json", type=Path, default=json_file, metavar="FILE", help=f"default {json_file}")
     add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")

@@ -1,13 +1,15 @@
 """
-Slices that take time: `python -m bench.tail_slice PORT:SPEED...`, one slice per port.
+Slices that take time: `python -m bench.tail_slice PORT:SPEED[:SHARE:FACTOR]...`, one slice per port.
 
 A slice serves one request at a time, first come first served, as an unbatched Triton model with
 one instance does. How long a request takes is in its body (see `arrivals.request_body`) and is
-divided by the slice's speed, so every proxy is given the same work. Nothing is computed: the slice
-knows when it will be free, and answers by the clock.
+divided by the slice's speed, so every proxy is given the same work. A share of the requests may take
+a factor longer, by the slice's mood and not by their work: on another slice they would not. Nothing is
+computed: the slice knows when it will be free, and answers by the clock.
 """
 
 import asyncio
+import random
 import re
 import sys
 from collections.abc import Mapping
@@ -27,13 +29,20 @@ _INFER: Final = HTTP_PATH.encode()
 class TimedSlice:
     """One server with one instance of the model."""
 
-    def __init__(self, speed: float) -> None:
-        """`speed` 2.0 serves in half the time."""
+    def __init__(
+        self, speed: float, slow_share: float = 0.0, slow_factor: float = 1.0, seed: int = 0
+    ) -> None:
+        """`speed` 2.0 serves in half the time; a `slow_share` of requests takes a factor longer."""
         self.speed = speed
+        self.slow_share = slow_share
+        self.slow_factor = slow_factor
+        self.mood = random.Random(seed)
         self.free_at_s = 0.0
 
     def finish_s(self, now_s: float, work_s: float) -> float:
         """Take a request that arrives now; return when its answer is due."""
+        if self.slow_share and self.mood.random() < self.slow_share:
+            work_s *= self.slow_factor
         # From when the one before is due, not from when its timer fired: late timers do not add up.
         self.free_at_s = max(now_s, self.free_at_s) + work_s / self.speed
         return self.free_at_s
@@ -75,19 +84,20 @@ class TimedStandIn(asyncio.Protocol):
             self.transport.write(INFER_ANSWER)
 
 
-async def serve(speed_by_port: Mapping[int, float]) -> None:
+async def serve(slices: Mapping[int, TimedSlice]) -> None:
     """Listen on 127.0.0.1, a slice per port, until the process is told to end."""
     loop = asyncio.get_running_loop()
     by_target = answers(dynamic_batching=False)
-    for port, speed in speed_by_port.items():
-        connect = partial(TimedStandIn, TimedSlice(speed), by_target)
+    for port, member in slices.items():
+        connect = partial(TimedStandIn, member, by_target)
         await loop.create_server(connect, "127.0.0.1", port, backlog=1024)
     await asyncio.Event().wait()
 
 
-def _argument(text: str) -> tuple[int, float]:
-    port, _, speed = text.partition(":")
-    return int(port), float(speed)
+def _argument(text: str) -> tuple[int, TimedSlice]:
+    port, speed, *slow = text.split(":")
+    share, factor = map(float, slow) if slow else (0.0, 1.0)
+    return int(port), TimedSlice(float(speed), share, factor, seed=int(port))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from gateway.balance.policies import POLICIES
 from gateway.config_errors import ConfigError, messages, read_yaml
 from gateway.config_fields import Duration, EndpointField, PathField, Section
 from gateway.config_health import EjectionSection, HealthSection
+from gateway.config_hedging import HedgingSection
 from gateway.config_queue import InFlight, QueueSection
 from gateway.config_relations import errors_between, warnings_between
 from gateway.config_security import AdminSection, TlsSection, exposure_warnings
@@ -252,6 +253,7 @@ class Config(Section):
     health: HealthSection = HealthSection()
     ejection: EjectionSection = EjectionSection()
     queue: QueueSection = QueueSection()
+    hedging: HedgingSection = HedgingSection()
     limits: Annotated[LimitsSection, ReadAs(_Limits)] = _Limits()
     timeouts: Annotated[TimeoutsSection, ReadAs(_Timeouts)] = _Timeouts()
     forwarding: ForwardingSection = ForwardingSection()

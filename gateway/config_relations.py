@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from contract.slice_spec import Endpoint, SliceSpec
+from gateway.config_hedging import is_off
 from gateway.config_security import UnixSocket, exposure_errors
+from gateway.limits import REPLAY_UNSENT
 
 _EVERY: Final = frozenset({"0.0.0.0", "::"})
 _SELF: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -42,12 +44,26 @@ def errors_between(document: dict[str, Any], defaults: Defaults) -> list[str]:
     listens = _listens(document, defaults)
     found += _conflicts(listens)
     found += _loops(slices, listens)
+    found += _hedged_once(document)
     section = document.get("admin")
     if isinstance(section, dict):
         tokens = section.get("tokens")
         found += _names("admin.tokens", tokens if isinstance(tokens, list) else [])
         found += exposure_errors(section)
     return found
+
+
+def _hedged_once(document: dict[str, Any]) -> list[str]:
+    """A request that is late is sent again while the first slice may well have begun with it."""
+    balancing, hedging = document.get("balancing"), document.get("hedging")
+    if not isinstance(balancing, dict) or not isinstance(hedging, dict):
+        return []
+    if balancing.get("replay") != REPLAY_UNSENT or is_off(hedging.get("after")):
+        return []
+    return [
+        "hedging.after sends a request to two slices, and balancing.replay is 'unsent', which is for "
+        "models that must not be asked twice; leave one of them out"
+    ]
 
 
 def warnings_between(slices: Sequence[SliceSpec]) -> list[str]:

@@ -19,6 +19,8 @@ class Counters:
         "head_misses",
         "header_hits",
         "header_misses",
+        "hedges",
+        "hedges_won",
         "http_requests",
         "limits",
         "quarantines",
@@ -31,6 +33,8 @@ class Counters:
         self.http_requests = 0
         self.grpc_calls = 0
         self.replays = 0  # requests sent to another slice
+        self.hedges = 0  # requests sent to a second slice as well, since they were late
+        self.hedges_won = 0  # whose second slice answered first
         self.quarantines = 0  # requests that broke two slices, refused from then on
         self.head_hits = 0  # HTTP/1.1 heads found in the cache
         self.head_misses = 0

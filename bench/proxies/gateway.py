@@ -22,12 +22,14 @@ class Gateway:
         root: The checkout whose `gateway` package runs; the interpreter is always ours.
         policy: The gateway's `balancing.policy`.
         queue: The gateway's `queue`, where it is not at its defaults.
+        hedging: The same for `hedging`.
     """
 
     name: str = "gateway"
     root: Path = ROOT
     policy: str = "least_load"
     queue: Mapping[str, object] | None = None
+    hedging: Mapping[str, object] | None = None
 
     def missing(self) -> str | None:
         if not (self.root / "gateway" / "__main__.py").is_file():
@@ -60,6 +62,8 @@ class Gateway:
         }
         if self.queue is not None:
             config["queue"] = dict(self.queue)
+        if self.hedging is not None:
+            config["hedging"] = dict(self.hedging)
         file = setup.folder / "gateway.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]

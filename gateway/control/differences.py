@@ -8,8 +8,8 @@ from gateway.config import Config
 from gateway.config_fields import Section
 
 LIVE: Final = (
-    "admin.tls.", "admin.tokens", "balancing", "ejection", "health", "inventory", "limits", "log",
-    "queue", "slices", "timeouts", "tls.", "triton.ready",
+    "admin.tls.", "admin.tokens", "balancing", "ejection", "health", "hedging", "inventory", "limits",
+    "log", "queue", "slices", "timeouts", "tls.", "triton.ready",
 )  # fmt: skip
 AT_START: Final = frozenset({"health.models", "health.probe", "timeouts.handshake"})
 """Beneath a key of LIVE, and yet taken once: by the probe, by the listening socket."""

@@ -222,6 +222,8 @@ _COUNTERS: Final = (
     ("http_requests_total", "http_requests", "HTTP/1.1 requests read."),
     ("grpc_calls_total", "grpc_calls", "gRPC calls read."),
     ("replays_total", "replays", "Requests sent to another slice after the first had failed."),
+    ("hedges_total", "hedges", "Requests sent to a second slice as well, since they were late."),
+    ("hedges_won_total", "hedges_won", "Those of them whose second slice answered first."),
     ("quarantines_total", "quarantines", "Requests refused from then on, since they broke slices."),
     ("head_cache_hits_total", "head_hits", "HTTP/1.1 heads that were known."),
     ("head_cache_misses_total", "head_misses", "HTTP/1.1 heads that had to be parsed."),

@@ -167,6 +167,8 @@ def gateway(
         "http_requests": counters.http_requests,
         "grpc_calls": counters.grpc_calls,
         "replays": counters.replays,
+        "hedges": counters.hedges,
+        "hedges_won": counters.hedges_won,
         "faults": dict(sorted(counters.faults.items())),
         "limits": dict(sorted(counters.limits.items())),
         "workers": figures.workers,

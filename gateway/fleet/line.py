@@ -85,13 +85,16 @@ class Line:
 
     def admit(self, pool: "SlicePool") -> Lane | None:
         """Return where a request that has just come may go at once; None: it has to wait."""
+        return self.choose(pool, (), 1, 0.0) if self.nobody_waits() else None
+
+    def nobody_waits(self) -> bool:
+        """Say whether a request that has just come is not behind others, in whatever process."""
         if self.waiting:
-            return None
-        if self.turn is not None:
-            common = self.common
-            if self.turn.is_others(common.now_s() + URGENCY_DEFAULT * common.settings.step_s):
-                return None
-        return self.choose(pool, (), 1, 0.0)
+            return False
+        if self.turn is None:
+            return True
+        common = self.common
+        return not self.turn.is_others(common.now_s() + URGENCY_DEFAULT * common.settings.step_s)
 
     def enter(
         self, waiter: Waiter, pool: "SlicePool", urgency: int, size: int, may_wait_s: float

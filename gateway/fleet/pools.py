@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.fleet.health import UP
-from gateway.fleet.lanes import longest_well
+from gateway.fleet.lanes import Lane, longest_well
 from gateway.fleet.lifecycle import DUE
 from gateway.fleet.line import Line
 from gateway.fleet.sequences import SequenceTable
@@ -112,6 +112,31 @@ class SlicePool:
             if member not in tried:
                 return True
         return any(member not in tried and member.health.health is UP for member in self.reserve)
+
+    def spare(self, taken: Slice) -> tuple[Slice, Lane | None] | None:
+        """
+        Return a slice, with its lane where it has one, for a second copy of what `taken` has.
+
+        Only what would else do less counts: a member that has room, and less to do for its size than
+        `taken`, while nobody waits. Who is ejected, due for a trial or in reserve is no member.
+        """
+        line = self.line
+        if self.sequences is not None or (line is not None and not line.nobody_waits()):
+            return None
+        free = [
+            member
+            for member in self.members
+            if member is not taken
+            and (member.in_flight * member.drag + member.charge) * taken.weight
+            < taken.in_flight * member.weight
+            and (line is None or line.lane(member).has_room())
+        ]
+        target = self.policy.pick(free) if free else None
+        if target is None or line is None:
+            return None if target is None else (target, None)
+        lane = line.lane(target)
+        # Once more: by now the counts are those of all processes.
+        return (target, lane) if lane.has_room() else None
 
     def clear(self) -> None:
         """Let nobody take anything: the pool is no more, and somebody may still hold it."""

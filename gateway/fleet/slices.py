@@ -165,6 +165,14 @@ class Slice:
         self.failures += 1
         self.charge = min(self.charge + 1.0, CHARGE_MAX)
 
+    def outrun(self) -> None:
+        """
+        Note that another slice has answered first, and that this one was told to stop.
+
+        That is no failure. But it may be at it for a while, and is no longer counted.
+        """
+        self.charge = min(self.charge + 1.0, CHARGE_MAX)
+
     @property
     def requests(self) -> int:
         """Requests given to this slice since the gateway started, attempts that failed included."""

@@ -8,6 +8,7 @@ The data plane: bytes from clients to slices and back, in callbacks.
     core         what every connection shares: registry, limits, counters, deadlines
     dial         the only await: opening a connection to a slice
     replays      which requests are sent to a second slice, and how often
+    hedges       which requests are late, and go to a second slice as well
     quarantine   requests that break slices, refused for a while
     deadlines    every timeout, on one coarse timer
 

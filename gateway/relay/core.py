@@ -8,6 +8,7 @@ from gateway.fleet.outcomes import TIMEOUT
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.forwarding_rules import ForwardingRules
+from gateway.hedging_rules import HedgingRules
 from gateway.limits import REPLAY_ANY, Limits, Timeouts
 from gateway.metrics import Counters
 from gateway.relay.composed import ComposedCalls, Composer
@@ -15,6 +16,7 @@ from gateway.relay.deadlines import Deadlines
 from gateway.relay.dial import Dialer
 from gateway.relay.flow import Flusher
 from gateway.relay.forwarding import Forwarding
+from gateway.relay.hedges import Hedges
 from gateway.relay.quarantine import Quarantine
 from gateway.relay.replays import Replays
 from gateway.relay.slabs import Slabs
@@ -58,6 +60,14 @@ class Relay(Protocol):
         finishes what it has.
         """
 
+    def hedge_late(self, now_s: float) -> None:
+        """
+        Send inferences that are late to a second slice as well; see gateway.relay.hedges.
+
+        Args:
+            now_s: By time.monotonic(), as requests note when they were begun.
+        """
+
 
 class RelayCore:
     """
@@ -74,7 +84,8 @@ class RelayCore:
         replays: Which requests go to a second slice.
         quarantine: What is refused because it breaks slices.
         suspects: Of the quarantine, by size: empty while nothing is suspected.
-        relays: Told of slices that hang.
+        hedges: Which requests go to a second slice because they are late.
+        relays: Told of slices that hang, and asked for what is late.
         deadline_s: When they are told again; 0 while no slice hangs.
         composer: Answers composed calls; without one a slice answers them for itself.
         composed: Those under way.
@@ -95,6 +106,7 @@ class RelayCore:
         "draining",
         "flusher",
         "forwarding",
+        "hedges",
         "leaving",
         "limits",
         "loop",
@@ -117,6 +129,7 @@ class RelayCore:
         check_soon: Callable[[Slice], None],
         forwarding: ForwardingRules | None = None,
         replay: str = REPLAY_ANY,
+        hedging: HedgingRules | None = None,
     ) -> None:
         self.loop = loop
         self.registry = registry
@@ -142,6 +155,8 @@ class RelayCore:
         )  # fmt: skip
         self.deadlines.add(self.replays)
         self.relays: list[Relay] = []
+        self.hedges = Hedges(loop, registry, counters, self.relays)
+        self.hedges.configure(hedging or HedgingRules())
         self.composer: Composer | None = None
         self.composed = ComposedCalls(loop)
         self._check_soon = check_soon
@@ -151,7 +166,13 @@ class RelayCore:
         self.deadlines.add(self)
         registry.listeners.append(self)
 
-    def configure(self, limits: Limits, timeouts: Timeouts, replay: str = REPLAY_ANY) -> None:
+    def configure(
+        self,
+        limits: Limits,
+        timeouts: Timeouts,
+        replay: str = REPLAY_ANY,
+        hedging: HedgingRules | None = None,
+    ) -> None:
         """
         Take over what a reload has changed.
 
@@ -164,6 +185,7 @@ class RelayCore:
         self.slabs.configure(limits.buffered_bytes // 4)
         self.quarantine.configure(limits, timeouts)
         self.replays.configure(limits, replay)
+        self.hedges.configure(hedging or HedgingRules())
 
     def slice_refused(self, member: Slice, reason: str) -> None:
         """

@@ -39,11 +39,13 @@ class Route:
         composed: The call concerns all slices: gateway.triton answers it where there is one, and
             else, as in tests of a relay alone, a slice of the pool. What is composed, and why, is
             told by the table in gateway.triton.api; a test compares both.
+        infers: One inference with one answer.
     """
 
     kind: Kind
     key: str = ""
     composed: bool = False
+    infers: bool = False
 
 
 ANY_CALL: Final = Route(BALANCED, "call")
@@ -90,7 +92,8 @@ def http_route(method: bytes, target: bytes) -> Route:
     if len(rest) >= 2 and rest[0] == "versions":
         version, rest = rest[1], rest[2:]
     if len(rest) == 1 and rest[0] in _INFERENCE:
-        return Route(BALANCED, f"infer/{model}/{version}" if version else f"infer/{model}")
+        key = f"infer/{model}/{version}" if version else f"infer/{model}"
+        return Route(BALANCED, key, infers=rest[0] == "infer" and method == b"POST")
     return Route(BALANCED, f"call/{model}", _is_composed(method, parts))
 
 

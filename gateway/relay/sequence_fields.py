@@ -209,6 +209,19 @@ def open_start(data: bytes) -> bytes:
     return b"\0" + (len(start) if ended else ANY_LENGTH).to_bytes(4, "big") + start
 
 
+def start_of(message: bytes) -> StartOfMessage | None:
+    """Read the start of a gRPC message with its prefix; None while bytes are missing."""
+    if len(message) < PREFIX_BYTES:
+        return None
+    size = int.from_bytes(message[1:PREFIX_BYTES], "big")
+    if not message[0]:
+        return read_start(message[PREFIX_BYTES:], size)
+    opened = open_start(message[:START_BYTES_MAX])
+    if opened[0]:
+        return StartOfMessage("", NO_SEQUENCE)
+    return read_start(opened[PREFIX_BYTES:], int.from_bytes(opened[1:PREFIX_BYTES], "big"))
+
+
 def _fields(found: dict[str, bool | int | str]) -> SequenceFields:
     sequence_id: SequenceId = 0
     given = found.get("sequence_id")

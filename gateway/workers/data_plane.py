@@ -73,6 +73,7 @@ class DataPlane:
             check_soon,
             config.forwarding.rules(),
             config.balancing.replay,
+            config.hedging.rules(),
         )
         self.core.quarantine.tell = _log_quarantine
         self._queues = registry.queues
@@ -102,7 +103,9 @@ class DataPlane:
         """Take over what a reload has changed."""
         self._configure_queues(config)
         limits = divided(config.limits.values(), self._share)
-        self.core.configure(limits, config.timeouts.values(), config.balancing.replay)
+        self.core.configure(
+            limits, config.timeouts.values(), config.balancing.replay, config.hedging.rules()
+        )
         self._stocks.shared.configure()
 
     async def accept(self, sockets: Collection[socket.socket]) -> None:
@@ -145,6 +148,7 @@ class DataPlane:
         self._stocks.close()
         self._links.close()
         await core.dialer.stop()
+        core.hedges.stop()
         core.deadlines.stop()
         return cut
 

@@ -42,6 +42,13 @@ def test_a_slice_serves_one_request_at_a_time_in_order():
     assert member.finish_s(now_s=20.0, work_s=1.0) == 20.5
 
 
+def test_a_slice_may_be_slow_for_some_requests_by_its_own_mood():
+    member = TimedSlice(speed=1.0, slow_share=0.02, slow_factor=20.0, seed=7)
+    took = [member.finish_s(now_s=100.0 * n, work_s=1.0) - 100.0 * n for n in range(5000)]
+    assert set(took) == {1.0, 20.0}
+    assert mean(one == 20.0 for one in took) == pytest.approx(0.02, abs=0.006)
+
+
 async def test_a_proxy_that_is_not_there_counts_as_errors(unused_tcp_port):
     (outcome,) = await open_loop.send_all([unused_tcp_port], [arrivals.Arrival(0.0, 0.01)] * 3, 0)
     assert (outcome.errors, outcome.latencies_s) == (3, [])

@@ -196,7 +196,7 @@ def test_all_mistakes_are_named_at_once() -> None:
          "balancing.policies is no known key; did you mean policy? known keys here: policy, replay"),
         ("nonsense: x",
          "nonsense is no known key; known keys here: listen, tls, admin, balancing, slices, "
-         "inventory, health, ejection, queue, limits, timeouts, forwarding, triton, state_file, log"),
+         "inventory, health, ejection, queue, hedging, limits, timeouts, forwarding, triton, "),
         ("timeouts: {connects: 1}", "timeouts.connects is no known key; did you mean connect?"),
         ("listen: 50050", "listen is 50050; allowed is a list"),
         ("listen: '50050'", "listen: '50050' is not host:port"),

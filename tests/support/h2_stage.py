@@ -22,6 +22,7 @@ from gateway.fleet.health import CheckResult, Thresholds
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.forwarding_rules import ForwardingRules
+from gateway.hedging_rules import HedgingRules
 from gateway.limits import Limits, Timeouts
 from gateway.metrics import Counters
 from gateway.relay.core import RelayCore
@@ -325,6 +326,7 @@ class Stage:
         timeouts: Timeouts | None = None,
         policy: str = "least_load",
         forwarding: ForwardingRules | None = None,
+        hedging: HedgingRules | None = None,
     ) -> None:
         from tests.support.h2_peers import ScriptedSlice
 
@@ -342,10 +344,13 @@ class Stage:
             self.checked_soon.append,
             forwarding,
         )
+        self.core.hedges._clock = self.loop.time
         self.core.dialer = StageDialer(self)  # type: ignore[assignment]
         self.core.deadlines.start()
         self.links = Links(self.core)
         self.core.relays.append(self.links)
+        if hedging is not None:
+            self.core.hedges.configure(hedging)
         names = names or ("a",)
         self.specs = [
             SliceSpec(

@@ -9,6 +9,7 @@ The HTTP/1.1 relay.
     shared       what all connections share
     downstream   the client's side: one request at a time
     exchange     what a request needs beyond the usual: other slices, faults, closing
+    hedging      a second attempt on another slice, while the first is late
     upstream     the slice's side: one answer at a time
     stock        the connections to one slice, idle and busy, and who waits for one
 """

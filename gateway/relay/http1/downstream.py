@@ -393,6 +393,8 @@ class Downstream(Sender):
             if self._reader is not None:
                 self._reader.limit = min(READ_BYTES_MAX, left + READ_AHEAD_BYTES)
             self.forward((data,))
+        if not self.body_left:
+            self.whole_s = monotonic()
         if self.gathering:
             self.gather()
         if self.upstream is not None and not self.body_left and not self.answering:

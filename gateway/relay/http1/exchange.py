@@ -42,6 +42,7 @@ class Exchange:
             may take the short path.
         body_left: Body bytes still to come from the client; CHUNKED until the last chunk came.
         sequence: That the request belongs to, in `table`: no other slice can answer it.
+        whole_s: When the last of a body came that did not come whole, by time.monotonic().
         closing: The connection closes after this answer; finished: nothing more is read from it.
     """
 
@@ -70,6 +71,7 @@ class Exchange:
         "transport",
         "upstream",
         "waiting",
+        "whole_s",
         "write_paused",
     )
 
@@ -95,7 +97,7 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.waiting: Stock | None = None  # for one of its connections
         self.answering = False  # the answer has begun
-        self.began_s = 0.0
+        self.began_s = self.whole_s = 0.0
         self.body_left = 0
         self.chunks: ChunkedBody | None = None
         # What was or will be sent to the slice, so that another can be sent the same.
@@ -372,6 +374,10 @@ class Exchange:
 
     def slice_hangs(self, target: Slice) -> None:
         """`target` was given the request and will not answer: send it elsewhere if that can be."""
+        raise NotImplementedError
+
+    def hedge_if_late(self, now_s: float) -> None:
+        """Send the request to a second slice as well, if it is late and that can be."""
         raise NotImplementedError
 
     def update_reading(self) -> None:

@@ -2,7 +2,8 @@
 Replayer: an Exchange that goes to another slice when the first one does not answer.
 
 What may go where, and how often, is decided here and in gateway.relay.replays; what broke two slices
-is remembered by gateway.relay.quarantine.
+is remembered by gateway.relay.quarantine; what is late and goes to two slices is told in
+gateway.relay.http1.hedging.
 """
 
 from time import monotonic
@@ -23,6 +24,7 @@ from gateway.fleet.outcomes import CONNECT_FAILED, LOST, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.relay.http1.answer_head import AnswerHead
 from gateway.relay.http1.gathering import body_of
+from gateway.relay.http1.hedging import Hedge
 from gateway.relay.http1.queuer import Queuer
 from gateway.relay.quarantine import BREAKS_WITHIN_S, Suspect
 
@@ -39,14 +41,16 @@ class Replayer(Queuer):
     """
     Attributes:
         marked: There is something here that let_go() must forget.
+        hedge: The second attempt, on another slice, while neither has been answered.
         suspect: What the request is watched for; None for almost all.
     """
 
-    __slots__ = ("_broke", "_lost", "_moved_s", "_stale", "_tried", "marked", "suspect")
+    __slots__ = ("_broke", "_lost", "_moved_s", "_stale", "_tried", "hedge", "marked", "suspect")
 
     def __init__(self, shared: "Shared") -> None:
         super().__init__(shared)
         self.marked = False
+        self.hedge: Hedge | None = None
         self.suspect: Suspect | None = None
         self._tried: tuple[Slice, ...] = ()
         self._stale = 0
@@ -62,6 +66,9 @@ class Replayer(Queuer):
             # Its slice gets nothing new, but brings to an end what it has begun.
             self._acquire(self.sequence.member, fresh=False)
             return
+        if self.hedge is not None:
+            self._wait_for_hedge(self.hedge, outcome)
+            return
         if self._broke:
             # So it was not the connection that was stale: the slice has gone with the request.
             self._slice_gone(SLICE_REFUSED, outcome, charged=True)
@@ -75,6 +82,7 @@ class Replayer(Queuer):
         core = self.shared.core
         self._mark()
         may_repeat = self.kept is not None and self.sequence is None and target.routable
+        may_repeat = may_repeat and self.hedge is None
         may_repeat = may_repeat and self._stale < STALE_MAX and core.replays.sent_too
         # Whether the slice has seen the request, nobody knows.
         if not fresh and may_repeat and core.replays.spend():
@@ -89,6 +97,8 @@ class Replayer(Queuer):
     def slice_hangs(self, target: Slice) -> None:
         if target is not self.target or self.answering or self.kept is None or not self.request:
             return
+        if self.hedge is not None:
+            return  # somebody else is at it already
         core = self.shared.core
         pool = core.registry.pool(self.request.route.key)
         if not pool.has_other((*self._tried, target)):
@@ -114,6 +124,9 @@ class Replayer(Queuer):
     def answer_begins(self, head: AnswerHead) -> bytes:
         if self.suspect is not None:
             self.shared.core.quarantine.answered(self.suspect)
+        hedge, self.hedge = self.hedge, None
+        if hedge is not None:
+            hedge.lose()
         return super().answer_begins(head)
 
     def on_turn(self, lane: Lane) -> None:
@@ -124,11 +137,68 @@ class Replayer(Queuer):
     def let_go(self, outcome: int = REJECTED) -> None:
         super().let_go(outcome)
         if self.marked:
+            hedge, self.hedge = self.hedge, None
+            if hedge is not None:
+                hedge.lose()
             self.marked = self._broke = False
             self.suspect = None
             self._tried = ()
             self._stale = self._lost = 0
             self._moved_s = 0.0
+
+    # --- two attempts at once -----------------------------------------------------------------
+
+    def hedge_if_late(self, now_s: float) -> None:
+        request, hedges, target = self.request, self.shared.core.hedges, self.target
+        # What is marked has been sent again already, or has been seen to break a slice.
+        if request is None or target is None or self.marked or not request.route.infers:
+            return
+        if self.body_left or self.kept is None or self.answering or self.sequence is not None:
+            return
+        key = request.route.key
+        if now_s - max(self.began_s, self.whole_s) < hedges.after_s(key):
+            return
+        found = hedges.second(key, target)
+        if found is None:
+            return
+        self._mark()
+        self.hedge = hedge = Hedge(self)
+        hedge.go_to(*found)
+
+    def hedge_failed(self, member: Slice, outcome: int, sent: bool) -> None:
+        """
+        The second attempt, at `member`, has come to nothing; the first goes on.
+
+        Args:
+            sent: The slice may have begun with it, so that no third is asked.
+        """
+        self.hedge = None
+        self._tried += (member,)
+        if sent:
+            self._lost += 1
+            if outcome == LOST:
+                self._is_banned_now(outcome)
+
+    def fail(self, fault: Fault, outcome: int = REJECTED) -> None:
+        hedge = self.hedge
+        if hedge is None or outcome != LOST:
+            super().fail(fault, outcome)
+            return
+        # The slice has answered what cannot be relayed, and another is at the request as well.
+        self.upstream = None
+        self._lost += 1
+        self._wait_for_hedge(hedge, outcome)
+
+    def _wait_for_hedge(self, hedge: Hedge, outcome: int) -> None:
+        """The first attempt has ended without an answer: the second is the only one from now on."""
+        target = self.target
+        assert target is not None, "no first attempt"
+        self._end_attempt(outcome)
+        self._tried += (target,)
+        self._broke = False
+        self._moved_s = hedge.sent_s
+        self.hedge = None
+        hedge.become_first()
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -147,7 +217,9 @@ class Replayer(Queuer):
         self._lost += 1
         core = self.shared.core
         banned = self._is_banned_now(outcome)
-        if self._lost > LOST_MAX:
+        if self.hedge is not None:
+            self._wait_for_hedge(self.hedge, outcome)
+        elif self._lost > LOST_MAX:
             if banned:
                 fault = fault.because(
                     "it was the second at this request, which is now refused for "

@@ -195,6 +195,16 @@ class Stocks:
         for client in [*stock.waiting, *(c for u in list(stock.made) if (c := u.client))]:
             client.slice_hangs(member)
 
+    def hedge_late(self, now_s: float) -> None:
+        """A Relay: what was given to a slice and is late goes to another as well."""
+        begun_s = now_s - self.shared.core.hedges.least_s
+        for stock in list(self.by_slice.values()):
+            if stock.member.in_flight:
+                clients = [*stock.waiting, *[c for u in stock.made if (c := u.client) is not None]]
+                for client in clients:
+                    if client.began_s <= begun_s:
+                        client.hedge_if_late(now_s)
+
     def close(self) -> None:
         """Close the connections to every slice."""
         for member in list(self.by_slice):

@@ -10,6 +10,8 @@ The HTTP/2 relay: gRPC frames from clients to slices and back.
     call         one call: a stream of a client joined to a stream of a slice
     reading      which memory, and whose turn
     connection   what both sides do: framing, settings, pings, windows, writing once a turn
+    replaying    calls that their slice does not answer
+    hedging      a second attempt on another slice, while the first is late
     downstream   the client's side
     upstream     the slice's side
     links        the connections to each slice

@@ -6,7 +6,7 @@ for ModelInfer and ModelStreamInfer. What the client has sent is kept until the 
 that another slice can be sent the same. The slice's count is given back in one place, release().
 """
 
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
@@ -20,6 +20,7 @@ from gateway.fleet.slices import Slice
 from gateway.relay.http2 import frames
 from gateway.relay.http2.composing import collect
 from gateway.relay.http2.headers import Request, with_timeout
+from gateway.relay.http2.hedging import end_in_vain, part
 from gateway.relay.http2.own_answers import GRPC_HEAD, GRPC_OK, http_head, status_block
 from gateway.relay.http2.queueing import bind_in_line
 from gateway.relay.http2.replaying import may_bind, pieces_of
@@ -33,7 +34,7 @@ from gateway.relay.sequence_fields import (
     START_BYTES_MAX,
     StartOfMessage,
     open_start,
-    read_start,
+    start_of,
 )
 
 if TYPE_CHECKING:
@@ -60,10 +61,13 @@ class Call(Stream):
         http_status: Of the answer, once it has begun.
         kept: What the client has sent, as pieces of data or runs of frames, until the answer begins; None when it is not kept.
         losses: Slices that may have begun with the call and did not answer.
+        rival: The other of two attempts at the same, on another slice, while neither is answered.
+        second: It is the later of the two, of which the client knows nothing; see hedging.py.
         suspect: What the call is watched for; None for almost all.
         begun: The answer's head has been passed on.
         discard_left: Bytes that the client may still send of a request that has been answered.
         done: The slice's part is over; what the client still sends is thrown away.
+        whole_s: When the last of a request came that came bit by bit; else 0.
         opened_s: Coarse time of the call's beginning.
         deadline_s: `grpc-timeout`, or 0.
     """
@@ -86,11 +90,14 @@ class Call(Stream):
         "pool",
         "request",
         "request_trailers",
+        "rival",
+        "second",
         "started_s",
         "sticky",
         "suspect",
         "target",
         "tried",
+        "whole_s",
     )
 
     def __init__(self, connection: "Downstream", stream_id: int, request: Request) -> None:
@@ -104,6 +111,9 @@ class Call(Stream):
         self.sticky: Sticky | None = None
         self.tried: tuple[Slice, ...] = ()
         self.losses = 0
+        self.rival: Call | None = None
+        self.second = False
+        self.whole_s = 0.0
         self.suspect: Suspect | None = None
         self.kept: list[Chunk | Run] | None = []
         self.kept_bytes = 0
@@ -113,7 +123,7 @@ class Call(Stream):
         self.begun = False
         self.done = False
         self.opened_s = self.active_s
-        self.started_s = time.monotonic()
+        self.started_s = monotonic()
         self.deadline_s = 0.0
         if request.timeout_s > 0:  # by the exact clock: the coarse one may be a tick behind
             self.deadline_s = connection.core.loop.time() + request.timeout_s
@@ -134,6 +144,8 @@ class Call(Stream):
             elif self.target is None and self.place is None:
                 self._bind_by_message()
             return
+        if ends:
+            self.whole_s = monotonic()
         if self.sticky is not None:
             self._follow(data)
         if peer.connection.send_data(peer, data, ends):
@@ -148,7 +160,9 @@ class Call(Stream):
             return False
         if not peer.connection.send_run(peer, run):
             return False
-        self.ended_in = run.ends
+        if run.ends:
+            self.ended_in = True
+            self.whole_s = monotonic()
         if self.kept is not None:
             self._keep(run, run.payload)
         return True
@@ -175,7 +189,7 @@ class Call(Stream):
         """A gateway.fleet.places.Waiter: a slice has room for it."""
         self.place = None
         # A slice's latency is its own: what went before says nothing of it.
-        self.started_s = time.monotonic()
+        self.started_s = monotonic()
         self.active_s = self.client.core.deadlines.now_s
         self.give_to(lane.member, errors.NO_SLICE, lane)
 
@@ -186,7 +200,9 @@ class Call(Stream):
 
     def cancel(self, outcome: int = REJECTED) -> None:
         """Nobody wants the answer any more: the slice is told at once."""
-        self._part_from_slice(frames.CANCEL)
+        if self.rival is not None:
+            part(self, self.rival).cancel()
+        self.part_from_slice()
         self.release(outcome)
         self._forget_kept()
         self.done = True
@@ -256,7 +272,7 @@ class Call(Stream):
         target = self.target
         if target is not None:
             alike = outcome == OK and self.sticky is None and self.request.path != STREAM_INFER
-            target.answered_grpc(time.monotonic() - self.started_s, self.key if alike else "")
+            target.answered_grpc(monotonic() - self.started_s, self.key if alike else "")
         self.peer = None
         self.done = True
         self.release(outcome)
@@ -272,8 +288,15 @@ class Call(Stream):
             outcome: What it says of the slice that has the call.
         """
         client = self.client
+        rival = self.rival
+        if rival is not None and self.second:  # the client waits for the other attempt
+            end_in_vain(self, rival, sent=False)
+            self.cancel(outcome)
+            return
+        if rival is not None:
+            part(self, rival).cancel()
         client.core.counters.fault(fault.code)
-        self._part_from_slice(frames.CANCEL)
+        self.part_from_slice()
         self.release(outcome)
         self._forget_kept()
         self.done = True
@@ -366,7 +389,7 @@ class Call(Stream):
         assert self.kept is not None, "bound after it was answered"
         assert pool.sequences is not None, "not a model of sequences"
         start = bytes(cast("Chunk", self.kept[0])) if self.kept else b""
-        told = _start_of(start)
+        told = start_of(start)
         if told is None:
             if not self.ended_in and len(start) <= START_BYTES_MAX:
                 return
@@ -403,11 +426,12 @@ class Call(Stream):
             lane.begin()
         client.links.open(target, self)
 
-    def _part_from_slice(self, code: int) -> None:
+    def part_from_slice(self) -> None:
+        """The slice need not go on, if it has begun."""
         peer, self.peer = self.peer, None
         if peer is not None:
             peer.peer = None
-            peer.connection.give_up(peer, code)
+            peer.connection.give_up(peer, frames.CANCEL)
 
     def _keep(self, data: Chunk | Run, size: int) -> None:
         assert self.kept is not None
@@ -441,18 +465,6 @@ class Call(Stream):
             return
         self.client.send_headers(self, head, ends=False)
         self.client.send_data(self, body, ends=True)
-
-
-def _start_of(data: bytes) -> StartOfMessage | None:
-    """Read the start of a gRPC message behind its prefix; None while bytes are missing."""
-    if len(data) < PREFIX_BYTES:
-        return None
-    if not data[0]:
-        return read_start(data[PREFIX_BYTES:], int.from_bytes(data[1:PREFIX_BYTES], "big"))
-    opened = open_start(data[:START_BYTES_MAX])
-    if opened[0]:
-        return StartOfMessage("", NO_SEQUENCE)
-    return read_start(opened[PREFIX_BYTES:], int.from_bytes(opened[1:PREFIX_BYTES], "big"))
 
 
 class Half(Stream):

@@ -7,6 +7,8 @@ from gateway import errors
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http2.call import Call
+from gateway.relay.http2.hedging import prepare
+from gateway.relay.http2.replaying import INFER
 from gateway.relay.http2.upstream import Upstream
 from gateway.relay.slabs import Slabs
 
@@ -48,6 +50,15 @@ class SliceLinks:
         for connection in list(self.connections):
             connection.move_calls()
 
+    def late_calls(self, begun_s: float) -> list[Call]:
+        """Return calls that were begun before `begun_s` and are not answered."""
+        return [
+            stream.call
+            for connection in self.connections
+            for stream in connection.streams.values()
+            if not stream.call.begun and stream.call.started_s <= begun_s
+        ]
+
     def close(self) -> None:
         """Take no new call on what is open; each connection closes after its last."""
         for connection in list(self.connections):
@@ -82,6 +93,41 @@ class Links:
         if links is not None:
             links.move_calls()
 
+    def hedge_late(self, now_s: float) -> None:
+        """A Relay: what was given to a slice and is late goes to another as well."""
+        begun_s = now_s - self._core.hedges.least_s
+        for member, links in list(self._slices.items()):
+            if member.in_flight:
+                for call in links.late_calls(begun_s):
+                    self._hedge_if_late(call, now_s)
+
+    def _hedge_if_late(self, call: Call, now_s: float) -> None:
+        hedges, target = self._core.hedges, call.target
+        if target is None or call.peer is None or not _may_hedge(call):
+            return
+        if now_s - max(call.started_s, call.whole_s) < hedges.after_s(call.key):
+            return
+        found = hedges.second(call.key, target)
+        if found is not None:
+            hedge = Call(call.client, call.id, call.request)
+            prepare(hedge, call)
+            hedge.give_to(found[0], errors.NO_SLICE, found[1])
+
     def close(self) -> None:
         for member in list(self._slices):
             self.close_slice(member)
+
+
+def _may_hedge(call: Call) -> bool:
+    """Say whether two slices may be given `call`: a whole inference that only one has had so far."""
+    request = call.request
+    return (
+        request.is_grpc
+        and request.path == INFER
+        and call.ended_in
+        and bool(call.kept)
+        and not call.tried
+        and call.rival is None
+        and call.sticky is None
+        and call.suspect is None
+    )

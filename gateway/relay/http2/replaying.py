@@ -5,12 +5,14 @@ How often is decided by gateway.relay.replays; what broke two slices is remember
 gateway.relay.quarantine.
 """
 
-import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ANSWER_BROKEN, QUARANTINED, REPLAY_BUDGET, Fault
 from gateway.fleet.line import anybody
+from gateway.fleet.slices import Slice
+from gateway.relay.http2.hedging import go_on_with, part
 from gateway.relay.http2.queueing import go_elsewhere
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk
@@ -37,7 +39,9 @@ def pieces_of(item: Chunk | Run) -> Sequence[Chunk]:
 
 
 def is_movable(call: "Call") -> bool:
-    """Say whether another slice could be sent the same, and there is one."""
+    """Say whether another slice could be sent the same, and there is one that has not been."""
+    if call.rival is not None:
+        return False
     if call.begun or call.kept is None or call.losses >= LOSSES_MAX or call.pool is None:
         return False
     if call.sticky is not None and call.sticky.bound:
@@ -63,6 +67,9 @@ def lose(
     target, core = call.target, call.client.core
     call.peer = None
     call.release(outcome)
+    if call.rival is not None:
+        _lose_one_of_two(call, call.rival, target, unprocessed, sent_s)
+        return
     if call.sticky is not None and call.sticky.bound:
         call.fail(fault.because("its sequence cannot go on elsewhere; start it again"))
         return
@@ -86,8 +93,25 @@ def lose(
         call.fail(REPLAY_BUDGET)
     else:
         core.counters.replays += 1
-        call.started_s = time.monotonic()  # how long the first hung is not the next one's latency
+        call.started_s = monotonic()  # how long the first hung is not the next one's latency
         go_elsewhere(call, call.pool)
+
+
+def _lose_one_of_two(
+    call: "Call", rival: "Call", target: Slice | None, unprocessed: bool, sent_s: float
+) -> None:
+    """One of two attempts at the same has failed: the other is the only one from now on."""
+    part(call, rival)
+    first = rival if call.second else call
+    assert target is not None, "it was given to nobody"
+    first.tried += (target,)
+    if not unprocessed:  # as if it had been replayed: no third slice is asked
+        first.losses += 1
+        _is_banned_now(first, sent_s)
+    if call.second:
+        call.done = True
+    else:
+        go_on_with(first, rival)
 
 
 def _has_lost(call: "Call", fault: Fault, sent_s: float) -> bool:

@@ -13,6 +13,7 @@ from gateway.relay.http2.call import STREAM_INFER, Call, Half
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.headers import UNSAID, Answer, BlockReader, MalformedError
+from gateway.relay.http2.hedging import end_in_vain, settle
 from gateway.relay.http2.replaying import is_movable, lose
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk, Stream
@@ -194,7 +195,9 @@ class Upstream(Connection[Half]):
             if stream.body_left > 0:
                 self._bad_answer(stream, "less data than content-length says")
                 return
-        elif not self._begins(stream, call, answer, ends):
+        elif self._begins(stream, call, answer, ends):
+            call = stream.call  # another than before, where two slices were asked
+        else:
             return
         if ends:
             self._finish(stream, call, answer.outcome)
@@ -214,6 +217,12 @@ class Upstream(Connection[Half]):
             return False
         if ends and answer.turned_away and self._turn_elsewhere(stream, call, answer):
             return False
+        if call.rival is not None:
+            if call.second and ends:  # an error, which says little of what the first will say
+                end_in_vain(call, call.rival, sent=True)
+                self._finish(stream, call, answer.outcome)
+                return False
+            call = settle(call, call.rival, stream)
         if stream.body_left == -1 and call.request.path == STREAM_INFER:
             stream.body_left = MESSAGE_DUE
         call.begin_answer(answer.status)
@@ -380,7 +389,8 @@ class Upstream(Connection[Half]):
 
     def _turn_elsewhere(self, stream: Half, call: Call, answer: Answer) -> bool:
         """Send a call that the slice has turned away to another; False if there is none."""
-        if not is_movable(call) or call.pool is self.core.registry.everywhere:
+        waits = call.rival is not None and not call.second  # for a second slice
+        if not waits and (not is_movable(call) or call.pool is self.core.registry.everywhere):
             return False
         if not stream.ended_out:
             self.put(frames.rst_stream(stream.id, frames.CANCEL))
@@ -395,8 +405,12 @@ class Upstream(Connection[Half]):
         call = stream.call
         self._remove(stream)
         self.put(frames.rst_stream(stream.id, frames.PROTOCOL_ERROR))
+        fault = errors.BAD_ANSWER.because(why)
+        if call.rival is not None:
+            lose(call, fault, unprocessed=False, outcome=LOST)
+            return
         call.peer = None
-        call.fail(errors.BAD_ANSWER.because(why), LOST)
+        call.fail(fault, LOST)
 
     def _remove(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)

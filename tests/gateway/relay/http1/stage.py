@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from contract.slice_spec import Endpoint
 from gateway.forwarding_rules import ForwardingRules
+from gateway.hedging_rules import HedgingRules
 from gateway.limits import Limits, Timeouts
 from gateway.metrics import Counters
 from gateway.relay.core import RelayCore
@@ -67,6 +68,7 @@ class Stage:
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
         forwarding: ForwardingRules | None = None,
+        hedging: HedgingRules | None = None,
     ) -> None:
         self.loop = FakeLoop()
         self.fleet = Fleet(*(names or ("a",)))
@@ -81,6 +83,7 @@ class Stage:
             lambda member: self.checks.append(member.name),
             forwarding,
         )
+        self.core.hedges._clock = self.loop.time
         self.dialer = FakeDialer(self)
         self.core.dialer = self.dialer  # type: ignore[assignment]
         self.core.deadlines.start()
@@ -88,6 +91,10 @@ class Stage:
         self.connections: dict[int, list[FakeTransport]] = {}
         self.slabs = Slabs(64 * 1024 * 1024)
         self.stocks = Stocks(self.core, self.slabs)
+        if hedging is not None:
+            self.core.relays.append(self.stocks)
+            self.core.configure(self.core.limits, self.core.timeouts, hedging=hedging)
+            self.stocks.shared.configure()
 
     def client(self, host: str = "127.0.0.1") -> FakeTransport:
         """Return a new client's connection, from `host`."""

@@ -1,12 +1,15 @@
 """Whatever happens in whatever order: no assertion fails, and at the end all counts are zero."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.fleet.health import Order
+from gateway.hedging_rules import HedgingRules
 from gateway.limits import REPLAY_CHOICES, Limits
 from tests.gateway.making import live
 from tests.gateway.relay.http1.stage import INFER, OK, Stage
+from tests.support.clocks import turn_relays_by
 
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: a\r\n"
 REQUESTS = [
@@ -108,10 +111,20 @@ def act_on_transport(transport, action):
     st.lists(st.one_of(CLIENT, CLIENT, SLICE, SLICE, WORLD), max_size=30),
     st.sampled_from(LIMITS),
     st.sampled_from(REPLAY_CHOICES),
+    st.booleans(),
 )
-def test_counts_return_to_zero_on_every_way_out(events, limits, replay):
+def test_counts_return_to_zero_on_every_way_out(events, limits, replay, hedges):
     """Clients, slices and operators do what they like, at any time."""
-    stage = Stage("a", "b", limits=limits)
+    rules = HedgingRules(after_s=0.9, percent=100.0) if hedges else None
+    stage = Stage("a", "b", limits=limits, hedging=rules)
+    with pytest.MonkeyPatch.context() as patch:
+        turn_relays_by(patch, stage.loop.time)
+        if hedges:
+            patch.setattr(stage.core.hedges, "_tokens", 20.0)
+        run(stage, events, limits, replay)
+
+
+def run(stage, events, limits, replay):
     stage.core.replays.configure(limits, replay)
     clients = [stage.client() for _ in range(3)]
     for client in clients:

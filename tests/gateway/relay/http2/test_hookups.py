@@ -1,7 +1,6 @@
 """What the HTTP/2 relay tells slices of a request's origin, and the fleet of how attempts ended."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -186,9 +185,8 @@ def test_calls_that_wait_for_a_slice_that_hangs_go_elsewhere(stage):
 
 def test_how_long_a_slice_hung_is_not_the_latency_of_the_one_that_answers(stage, monkeypatch):
     now_s = 100.0
-    clock = SimpleNamespace(monotonic=lambda: now_s)
     for module in ("call", "replaying"):
-        monkeypatch.setattr(f"gateway.relay.http2.{module}.time", clock)
+        monkeypatch.setattr(f"gateway.relay.http2.{module}.monotonic", lambda: now_s)
     call, _ = infers(stage)
     now_s += 3.0
     hang(stage, "a")

@@ -11,9 +11,12 @@ from h2.exceptions import H2Error
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from gateway.fleet.health import CheckResult
+from gateway.hedging_rules import HedgingRules
 from gateway.limits import Limits, Timeouts
 from gateway.relay import slabs
 from gateway.relay.http2 import frames, reading
+from tests.support.clocks import turn_relays_by
 from tests.support.h2_peers import (
     ANSWER_HEAD,
     INFER,
@@ -32,7 +35,13 @@ who = st.integers(0, 1)
 
 
 class Relay(RuleBasedStateMachine):
-    """`sent` holds what each peer has sent on each of its streams, by a mark that tells them apart."""
+    """
+    Attributes:
+        sent: What each peer has sent on each of its streams, by a mark that tells them apart.
+        hedging: Late calls go to both slices.
+    """
+
+    hedging: HedgingRules | None = None
 
     def __init__(self):
         super().__init__()
@@ -41,9 +50,12 @@ class Relay(RuleBasedStateMachine):
             replay_bytes=20_000, buffered_bytes=150_000, grpc_connections_per_slice=2,
         )  # fmt: skip
         timeouts = Timeouts(response_s=20.0, send_idle_s=20.0, ping_s=5.0, ping_timeout_s=5.0)
-        self.stage = Stage("a", "b", limits=limits, timeouts=timeouts)
+        self.stage = Stage("a", "b", limits=limits, timeouts=timeouts,
+                           hedging=self.hedging)  # fmt: skip
+        self.patch = pytest.MonkeyPatch()
+        turn_relays_by(self.patch, self.stage.loop.time)
         self.clients = [self.stage.client(), self.stage.client(initial_window_size=20)]
-        self.sent: dict[tuple[int, int], bytes] = {}
+        self.sent: dict[tuple[H2Peer, int], bytes] = {}
         self.marks = 0
 
     # --- clients ------------------------------------------------------------------------------
@@ -189,10 +201,11 @@ class Relay(RuleBasedStateMachine):
     @invariant()
     def counts_are_sane(self):
         open_calls = sum(len(client.streams) for client in self.stage.core.clients)
-        assert 0 <= self.stage.in_flight <= open_calls
+        assert 0 <= self.stage.in_flight <= open_calls * (2 if self.hedging else 1)
         assert 0 <= self.stage.core.buffered_bytes < 2_000_000
 
     def teardown(self):
+        self.patch.undo()
         for peer in self._peers():
             peer.stalls(False)
         for client in list(self.stage.core.clients):
@@ -237,7 +250,7 @@ class Relay(RuleBasedStateMachine):
 
     def _send_data(self, exchange: Exchange, data: bytes, ends: bool):
         peer = exchange.peer
-        key = (id(peer), exchange.id)
+        key = (peer, exchange.id)
 
         def do():
             size_allowed = max(0, peer.conn.local_flow_control_window(exchange.id))
@@ -284,6 +297,28 @@ TestRelay = Relay.TestCase
 @pytest.mark.usefixtures("_slabs_always")
 class TestRelayThroughSlabs(Relay.TestCase):  # type: ignore[misc, valid-type]
     """The same with every read in memory that is used again, and frames passed on as they lie."""
+
+
+class Hedging(Relay):
+    """The same while calls that are not answered at once go to both slices."""
+
+    hedging = HedgingRules(after_s=0.05, percent=100.0)
+
+    def __init__(self):
+        super().__init__()
+        known = {f"m{mark}": ("1",) for mark in range(60)}
+        for member in self.stage.registry.slices.values():
+            self.stage.registry.record(member, CheckResult(True, "up", models=known))
+
+    @rule(client=who, size=sizes)
+    def infers_in_vain(self, client: int, size: int):
+        """As most that happens above answers or ends a call before it is late."""
+        self.infers(client, size)
+        self.stage.advance(0.2)
+
+
+Hedging.TestCase.settings = Relay.TestCase.settings
+TestHedging = Hedging.TestCase
 
 
 @pytest.fixture
