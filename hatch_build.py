@@ -51,6 +51,7 @@ MODULES = (
     "gateway/relay/http2/downstream.py",
     "gateway/relay/http2/frames.py",
     "gateway/relay/http2/framing.py",
+    "gateway/relay/http2/half.py",
     "gateway/relay/http2/headers.py",
     "gateway/relay/http2/hedging.py",
     "gateway/relay/http2/links.py",

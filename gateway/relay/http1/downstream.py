@@ -202,7 +202,7 @@ class Downstream(Sender):
         elif self.answering:
             self.answer_broken(TIMEOUT)
         elif self.body_left and self.transport.is_reading():
-            self.fail(REQUEST_TIMEOUT)
+            self.body_late()
         elif self.place is None:
             self.fail(ANSWER_TIMEOUT, TIMEOUT if self.upstream is not None else REJECTED)
 
@@ -380,7 +380,7 @@ class Downstream(Sender):
     def _body(self, data: bytes | memoryview) -> None:
         """Take a part of the body."""
         assert self.request is not None, "a body without a request"
-        self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.body_idle_s)
+        self.await_body()
         if self.body_left == CHUNKED:
             if not self._chunked(bytes(data)):
                 return
@@ -397,6 +397,7 @@ class Downstream(Sender):
             self.whole_s = monotonic()
         if self.gathering:
             self.gather()
+        self.body_came()
         if self.upstream is not None and not self.body_left and not self.answering:
             self.deadline_s = self.shared.deadlines.now_s + self.shared.response_s
             marked = self.marked or self.sequence is not None or self.closing

@@ -60,7 +60,9 @@ class Exchange:
         "kept",
         "kept_bytes",
         "lane",
+        "lane_s",
         "origin",
+        "parked",
         "place",
         "plain",
         "request",
@@ -93,6 +95,8 @@ class Exchange:
         self.plain = False
         self.target: Slice | None = None
         self.lane: Lane | None = None  # of `target`, where it has one
+        self.lane_s = 0.0  # coarse time of its beginning, where that matters
+        self.parked: Lane | None = None  # the same, while the body is too slow to count there
         self.place: Place | None = None  # in its model's line
         self.upstream: Upstream | None = None
         self.waiting: Stock | None = None  # for one of its connections
@@ -133,12 +137,12 @@ class Exchange:
             upstream.transport.writelines(kept)
             if self.request.length > self.shared.core.limits.replay_bytes:
                 self._drop_kept()
-        timeouts = self.shared.core.timeouts
         if self.body_left:
-            self.deadline_s = self.shared.deadlines.after(timeouts.body_idle_s)
+            self.await_body()
             self.update_reading()
         else:
-            self.deadline_s = self.shared.deadlines.after(timeouts.response_s)
+            response_s = self.shared.core.timeouts.response_s
+            self.deadline_s = self.shared.deadlines.after(response_s)
 
     def go_to(self, target: Slice, lane: Lane | None = None) -> None:
         """Begin the request on `target`, in `lane` where that has one."""
@@ -146,6 +150,7 @@ class Exchange:
         target.begin()
         if lane is not None:
             self.lane = lane
+            self.lane_s = self.shared.deadlines.now_s
             lane.begin()
         target.http_requests += 1
         if not self.continued:
@@ -348,6 +353,7 @@ class Exchange:
         target, self.target = self.target, None
         assert target is not None, "ended twice"
         lane = self.lane
+        self.parked = None
         if lane is not None:
             self.lane = None
             lane.end()
@@ -356,7 +362,11 @@ class Exchange:
             assert self.request is not None, "an attempt at nothing"
             self.shared.core.attempt_ended(target, self.request.route.key, outcome)
 
-    # --- what Replayer and Downstream add -----------------------------------------------------
+    # --- what Queuer, Replayer and Downstream add ---------------------------------------------
+
+    def await_body(self) -> None:
+        """More of the body is to come, and not too late."""
+        raise NotImplementedError
 
     def on_dial_failed(self, outcome: int = CONNECT_FAILED) -> None:
         """The slice takes no connection; `outcome` says what that says about it."""

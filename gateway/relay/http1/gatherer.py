@@ -11,6 +11,7 @@ from gateway.errors import BAD_REQUEST, COMPOSER_FAILED, NO_SLICE, OVERLOADED, Q
 from gateway.fleet.outcomes import REJECTED
 from gateway.fleet.pools import SlicePool
 from gateway.fleet.sequences import TableFullError
+from gateway.limits import BODY_BYTES_CEILING
 from gateway.relay.composed import HttpAnswer
 from gateway.relay.http1.gathering import body_of, question_of, sequence_of
 from gateway.relay.http1.own_answers import CONTINUE, composed_answer
@@ -26,11 +27,12 @@ class Gatherer(Replayer):
         gathering: The body is waited for.
     """
 
-    __slots__ = ("_looked_at", "gathering")
+    __slots__ = ("_enough_bytes", "_looked_at", "gathering")
 
     def __init__(self, shared: "Shared") -> None:
         super().__init__(shared)
         self.gathering = False
+        self._enough_bytes = 0
         self._looked_at = 0  # bytes kept at the last look: they may come one by one
 
     def bind(self) -> None:
@@ -38,7 +40,7 @@ class Gatherer(Replayer):
         assert request is not None, "bind() without a request"
         if request.route.composed and core.composer is not None:
             if self.body_left:
-                self._wait_for_more()
+                self.wait_for_more()
             else:
                 self._compose()
             return
@@ -59,7 +61,7 @@ class Gatherer(Replayer):
             self.fail(OVERLOADED)
             return
         much_came = self.kept_bytes >= 2 * self._looked_at and not self.request.route.composed
-        if much_came or not self.body_left:
+        if much_came or not self.body_left or self.kept_bytes > self._enough_bytes:
             self.bind()
 
     def let_go(self, outcome: int = REJECTED) -> None:
@@ -70,8 +72,9 @@ class Gatherer(Replayer):
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _wait_for_more(self) -> None:
+    def wait_for_more(self, enough_bytes: int = BODY_BYTES_CEILING) -> None:
         self.gathering = True
+        self._enough_bytes = enough_bytes
         self._looked_at = self.kept_bytes
         self.deadline_s = self.shared.deadlines.after(self.shared.core.timeouts.body_idle_s)
         if not self.continued:
@@ -86,7 +89,7 @@ class Gatherer(Replayer):
         assert table is not None, "not a model of sequences"
         fields = sequence_of(request, body_of(request, kept), complete=not self.body_left)
         if fields is None:
-            self._wait_for_more()
+            self.wait_for_more()
             return
         self.gathering = False
         try:
@@ -113,7 +116,7 @@ class Gatherer(Replayer):
         assert request is not None, "no request"
         assert kept is not None, "its body is gone"
         if self.body_left and request.length <= core.limits.replay_bytes:
-            self._wait_for_more()
+            self.wait_for_more()
             return
         self.gathering = False
         if not self.body_left:

@@ -8,6 +8,7 @@ The HTTP/2 relay: gRPC frames from clients to slices and back.
     runs         sans-I/O: DATA frames that are forwarded as they lie in memory
     own_answers  what the gateway answers by itself
     call         one call: a stream of a client joined to a stream of a slice
+    half         the slice's half of it
     reading      which memory, and whose turn
     connection   what both sides do: framing, settings, pings, windows, writing once a turn
     replaying    calls that their slice does not answer

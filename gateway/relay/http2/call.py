@@ -22,7 +22,7 @@ from gateway.relay.http2.composing import collect
 from gateway.relay.http2.headers import Request, with_timeout
 from gateway.relay.http2.hedging import end_in_vain, part
 from gateway.relay.http2.own_answers import GRPC_HEAD, GRPC_OK, http_head, status_block
-from gateway.relay.http2.queueing import bind_in_line
+from gateway.relay.http2.queueing import bind_in_line, gather, take_lane
 from gateway.relay.http2.replaying import may_bind, pieces_of
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.sticky import Sticky
@@ -39,7 +39,7 @@ from gateway.relay.sequence_fields import (
 
 if TYPE_CHECKING:
     from gateway.relay.http2.downstream import Downstream
-    from gateway.relay.http2.upstream import Upstream
+    from gateway.relay.http2.half import Half
 
 STREAM_INFER: Final = b"/inference.GRPCInferenceService/ModelStreamInfer"
 KEPT_OVERHEAD_BYTES: Final = 64
@@ -54,6 +54,9 @@ class Call(Stream):
         client: The connection it came on.
         request: What was asked.
         lane: Of the target, where it has one.
+        gathers: It is to be whole before it waits in its model's line.
+        parked: The same, while the slice has nothing to do for the call; see gateway.relay.http2.queueing.
+        lane_s: Coarse time from which on it has something to do.
         place: In its model's line, while it waits for a slice to have room.
         target: The slice that was given the call; None before, and once it is done.
         key: Of the pool that the target was picked from.
@@ -79,13 +82,16 @@ class Call(Stream):
         "deadline_s",
         "discard_left",
         "done",
+        "gathers",
         "http_status",
         "kept",
         "kept_bytes",
         "key",
         "lane",
+        "lane_s",
         "losses",
         "opened_s",
+        "parked",
         "place",
         "pool",
         "request",
@@ -106,6 +112,8 @@ class Call(Stream):
         self.request = request
         self.target: Slice | None = None
         self.lane: Lane | None = None
+        self.parked: Lane | None = None
+        self.lane_s = 0.0
         self.place: Place | None = None
         self.pool: SlicePool | None = None
         self.sticky: Sticky | None = None
@@ -120,8 +128,7 @@ class Call(Stream):
         self.body_left = request.content_length
         self.request_trailers: bytes | None = None
         self.discard_left = 0
-        self.begun = False
-        self.done = False
+        self.begun = self.done = self.gathers = False
         self.opened_s = self.active_s
         self.started_s = monotonic()
         self.deadline_s = 0.0
@@ -133,6 +140,8 @@ class Call(Stream):
     def take(self, data: Chunk, size: int, ends: bool) -> None:
         """Pass a piece of the request on, or keep it until it can be."""
         self.ended_in = ends
+        if ends and self.parked is not None:
+            take_lane(self)
         peer = self.peer
         if self.kept is not None:
             self._keep(data, size)
@@ -141,6 +150,8 @@ class Call(Stream):
                 self._follow(data)
             if self.client.core.buffered_bytes > self.client.core.limits.buffered_bytes:
                 self.fail_overloaded()
+            elif self.gathers:
+                gather(self)
             elif self.target is None and self.place is None:
                 self._bind_by_message()
             return
@@ -163,6 +174,8 @@ class Call(Stream):
         if run.ends:
             self.ended_in = True
             self.whole_s = monotonic()
+            if self.parked is not None:
+                take_lane(self)
         if self.kept is not None:
             self._keep(run, run.payload)
         return True
@@ -208,6 +221,11 @@ class Call(Stream):
         self.done = True
         if self.composed:
             self.client.core.composed.cancel(self)
+
+    @property
+    def streams(self) -> bool:
+        """It has as many messages as both sides like."""
+        return self.request.path == STREAM_INFER
 
     @property
     def composed(self) -> bool:
@@ -341,6 +359,7 @@ class Call(Stream):
             self.place = None
         if target is not None:
             lane = self.lane
+            self.parked = None
             if lane is not None:
                 self.lane = None
                 lane.end()
@@ -423,6 +442,7 @@ class Call(Stream):
         self.target = target
         if lane is not None:
             self.lane = lane
+            self.lane_s = client.core.deadlines.now_s
             lane.begin()
         client.links.open(target, self)
 
@@ -465,27 +485,3 @@ class Call(Stream):
             return
         self.client.send_headers(self, head, ends=False)
         self.client.send_data(self, body, ends=True)
-
-
-class Half(Stream):
-    """
-    The slice's half of `call`.
-
-    Attributes:
-        body_left: Bytes of data that the answer's head has announced and that have not come; -1
-            when it has not said; MESSAGE_DUE when the next data is the start of a stream's first
-            message.
-        erred: The first message of a ModelStreamInfer's answer is an error, in an answer that is
-            OK by its status.
-        interim: 1xx answers before the real one.
-    """
-
-    __slots__ = ("body_left", "call", "erred", "interim")
-
-    def __init__(self, connection: "Upstream", stream_id: int, call: Call) -> None:
-        super().__init__(connection, stream_id)
-        self.body_left = -1
-        self.erred = False
-        self.interim = 0
-        self.call = call
-        self.peer = call

@@ -16,6 +16,7 @@ from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
 from gateway.relay.http2.headers import BlockReader, MalformedError, Request, check_trailers, encode
 from gateway.relay.http2.own_answers import answer_here
+from gateway.relay.http2.queueing import hold_lane, take_lane
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk, Stream
 from gateway.relay.router import BALANCED, BY_MESSAGE
@@ -392,6 +393,8 @@ class Downstream(Connection[Call]):
     def _check_call(self, call: Call, now_s: float) -> None:
         timeouts = self.core.timeouts
         quiet_s = now_s - call.active_s
+        if not call.ended_in:
+            hold_lane(call, now_s)
         if call.ended_out:
             if quiet_s > DISCARD_QUIET_S:
                 self.reset(call, frames.NO_ERROR)
@@ -450,6 +453,7 @@ class Downstream(Connection[Call]):
             self._malformed(call)
             return
         call.ended_in = True
+        take_lane(call)
         call.request_trailers = trailers
         if call.ended_out:
             self._forget(call)
@@ -459,7 +463,7 @@ class Downstream(Connection[Call]):
             if call.composed:
                 collect(call)
             else:
-                call.bind("")
+                call.bind(call.key if call.gathers else "")
 
     def _late_data(self, stream_id: int, call: Call | None, size: int, ends: bool) -> None:
         if call is not None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, cast
 from gateway.fleet.outcomes import REJECTED
 
 if TYPE_CHECKING:
-    from gateway.relay.http2.call import Call, Half
+    from gateway.relay.http2.call import Call
+    from gateway.relay.http2.half import Half
 
 
 def prepare(hedge: "Call", first: "Call") -> None:

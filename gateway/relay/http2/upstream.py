@@ -9,11 +9,13 @@ from gateway.fleet.outcomes import CONNECT_FAILED, LOST, OK, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
 from gateway.relay.core import RelayCore
 from gateway.relay.http2 import frames
-from gateway.relay.http2.call import STREAM_INFER, Call, Half
+from gateway.relay.http2.call import STREAM_INFER, Call
 from gateway.relay.http2.connection import Connection
 from gateway.relay.http2.frames import ProtocolError
+from gateway.relay.http2.half import Half
 from gateway.relay.http2.headers import UNSAID, Answer, BlockReader, MalformedError
 from gateway.relay.http2.hedging import end_in_vain, settle
+from gateway.relay.http2.queueing import take_lane
 from gateway.relay.http2.replaying import is_movable, lose
 from gateway.relay.http2.runs import Run
 from gateway.relay.http2.stream import Chunk, Stream
@@ -249,7 +251,9 @@ class Upstream(Connection[Half]):
             return
         if stream.body_left != -1 and not self._as_announced(stream, data, ends):
             return
-        call.active_s = self.core.deadlines.now_s
+        call.active_s = call.lane_s = self.core.deadlines.now_s
+        if call.parked is not None:
+            take_lane(call)
         if ends:
             self._finish(stream, call, UNSAID)
         else:
@@ -285,7 +289,9 @@ class Upstream(Connection[Half]):
             return False
         if left >= 0:
             stream.body_left = left - payload
-        call.active_s = self.core.deadlines.now_s
+        call.active_s = call.lane_s = self.core.deadlines.now_s
+        if call.parked is not None:
+            take_lane(call)
         self.receive_left -= payload
         self.credit_connection(payload)
         stream.receive_left -= payload

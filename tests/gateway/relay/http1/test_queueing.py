@@ -213,16 +213,17 @@ def test_a_body_that_stops_coming_is_given_up_in_the_line_as_well() -> None:
     assert stage.queues.waiting == 0
 
 
-def test_a_body_is_not_asked_for_before_a_slice_takes_it() -> None:
+def test_a_body_is_asked_for_before_its_request_waits() -> None:
+    """Who has a turn must have something for the slice to work on."""
     stage = LimitedStage("a")
     first = stage.asks()
     client = stage.asks(LARGE % (4, b"Expect: 100-continue\r\n"))
-    assert took(client) == b""
+    assert took(client) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert stage.queues.waiting == 0
+    client.sends(b"body")
+    assert stage.queues.waiting == 1
     stage.slice("a").sends(OK)
     assert took(first) == OK
-    assert took(client) == b"HTTP/1.1 100 Continue\r\n\r\n"
-    client.sends(b"body")
-    stage.run()
     stage.slice("a").sends(OK)
     assert took(client) == OK
     assert stage.idle
@@ -299,4 +300,83 @@ def test_a_gateway_that_stops_serves_who_waits() -> None:
     answer = took(client)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"Connection: close" in answer
+    assert stage.idle
+
+
+SLOW = LARGE % (100_000, b"")
+
+
+def test_a_body_that_comes_slowly_keeps_nobody_from_the_slice(stage: LimitedStage) -> None:
+    """Until it is there the slice has nothing to work on."""
+    slow = [stage.asks(SLOW) for _ in range(2)]
+    other = stage.asks()
+    assert stage.queues.waiting == 1
+    for _ in range(12):
+        for client in slow:
+            client.sends(b"x")  # however busy it looks
+        stage.pass_time(0.1)
+    stage.run()
+    assert stage.queues.waiting == 0
+    for name in "ab":
+        connection = stage.slice(name)
+        if INFER in bytes(connection.sent):
+            connection.sends(OK)
+    assert took(other) == OK
+    for client in slow:
+        client.sends(b"x" * (100_000 - 12))
+    stage.run()
+    waits = stage.asks()
+    assert stage.queues.waiting == 1, "those that are whole count again"
+    for name in "ab":
+        for connection in stage.connections[stage.port(name)]:
+            connection.sends(OK)
+        stage.run()
+    assert [took(client) for client in slow] == [OK, OK]
+    client.sends(b"")
+    for name in "ab":
+        for connection in stage.connections[stage.port(name)]:
+            if bytes(connection.sent).endswith(INFER):
+                connection.sends(OK)
+    assert took(waits) == OK
+    assert stage.idle
+
+
+@pytest.mark.parametrize("ends", ["leaves", "stalls", "is lost", "is malformed"])
+def test_a_slow_body_that_never_comes_is_counted_out_once(stage: LimitedStage, ends: str) -> None:
+    client = stage.asks(SLOW.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked"))
+    stage.pass_time(1.3)
+    client.sends(b"1\r\nx\r\n")
+    if ends == "leaves":
+        client.resets()
+    elif ends == "stalls":
+        stage.pass_time(31)
+        assert status(client) == 408
+    elif ends == "is malformed":
+        client.sends(b"x\r\n")
+        assert status(client) == 400
+    else:
+        for name in "ab":
+            for connection in list(stage.connections.get(stage.port(name), [])):
+                connection.resets()
+                stage.run()
+        client.resets()
+    stage.run()
+    assert stage.idle
+
+
+def test_whole_requests_go_before_those_that_come_slowly(stage: LimitedStage) -> None:
+    """However many of them there are: they are not in the line, and have no slot while others wait."""
+    slow = [stage.asks(SLOW) for _ in range(50)]
+    other = stage.asks()
+    assert stage.queues.waiting == 1
+    stage.pass_time(0.3)
+    assert stage.queues.waiting == 0
+    for name in "ab":
+        for connection in stage.connections[stage.port(name)]:
+            if INFER in bytes(connection.sent):
+                connection.sends(OK)
+    assert took(other) == OK
+    for client in slow:
+        client.resets()
+    stage.run()
     assert stage.idle

@@ -10,7 +10,7 @@ from gateway.fleet.lanes import ModelLimit
 from gateway.fleet.places import QueueSettings
 from gateway.limits import Limits, Timeouts
 from gateway.relay.http2 import frames
-from tests.support.h2_peers import GRPC, STATISTICS, STREAM_INFER, message
+from tests.support.h2_peers import ANSWER_HEAD, GRPC, STATISTICS, STREAM_INFER, message
 from tests.support.h2_stage import Stage
 
 Maker = Callable[..., Stage]
@@ -169,7 +169,7 @@ def test_urgent_calls_go_first(one: Stage) -> None:
 
 
 def test_a_waiting_call_may_send_what_its_window_allows(make_stage: Maker) -> None:
-    """The rest is asked for when a slice takes it."""
+    """And what may be kept for a second slice, before it waits. The rest is asked for when one takes it."""
     stage = make_stage("a", limits=Limits(stream_window=70_000, replay_bytes=50_000))
     queues = limit(stage)
     client = stage.client()
@@ -178,9 +178,13 @@ def test_a_waiting_call_may_send_what_its_window_allows(make_stage: Maker) -> No
     call = client.calls(data=body[:60_000], ends=False)
     assert queues.waiting == 1
     assert queues.common.bytes > 60_000
-    assert client.conn.local_flow_control_window(call.id) <= 10_000
+    sent = 60_000
+    while window := client.conn.local_flow_control_window(call.id):
+        call.sends(body[sent : sent + min(window, 10_000)])
+        sent += min(window, 10_000)
+    assert sent <= 50_000 + 16_384 + 70_000
     stage.slice("a").call().answers(b"1")
-    call.sends_all(body[60_000:], ends=True)
+    call.sends_all(body[sent:], ends=True)
     served = stage.slice("a").call()
     assert served.body == body
     served.answers(b"2")
@@ -248,3 +252,92 @@ def test_a_cancelled_call_frees_its_slot(one: Stage) -> None:
     assert calls_of(one), "the next one has the slot"
     one.slice("a").call().answers(b"2")
     assert second.body == b"2"
+
+
+def test_a_request_that_comes_slowly_keeps_nobody_from_the_slice(one: Stage) -> None:
+    """Until it is there the slice has nothing to work on."""
+    queues = limit(one)
+    client = one.client()
+    slow = client.calls(data=message("m", 100_000)[:50], ends=False)
+    served = one.slice("a").call()
+    other = client.infers()
+    assert queues.waiting == 1
+    for _ in range(12):
+        slow.sends(b"x")  # however busy it looks
+        one.advance(0.1)
+    assert queues.waiting == 0
+    one.slice("a").call().answers(b"done")
+    assert other.body == b"done"
+    slow.sends(b"x", ends=True)
+    waits = client.infers()
+    assert queues.waiting == 1, "what is whole counts again"
+    served.answers(b"slow")
+    assert slow.body == b"slow"
+    one.slice("a").call().answers(b"at last")
+    assert waits.body == b"at last"
+    one.assert_at_rest()
+
+
+def test_a_stream_counts_while_it_is_answered(one: Stage) -> None:
+    """A client may keep one open for hours between two messages."""
+    queues = limit(one)
+    client = one.client()
+    stream = client.calls(STREAM_INFER, message("m"))
+    served = one.slice("a").call()
+    served.sends_head(ANSWER_HEAD)
+    for _ in range(30):
+        served.sends(b"x")
+        one.advance(0.1)
+    other = client.infers()
+    assert queues.waiting == 1
+    one.advance(1.3)
+    assert queues.waiting == 0
+    one.slice("a").call().answers(b"done")
+    assert other.body == b"done"
+    stream.sends(message("m"))
+    served.sends(b"more")
+    other = client.infers()
+    assert queues.waiting == 1, "it counts again"
+    stream.resets()
+    assert queues.waiting == 0
+    one.slice("a").call().answers(b"done")
+    assert other.body == b"done"
+    one.assert_at_rest()
+
+
+def test_whole_calls_go_before_those_that_come_slowly(one: Stage) -> None:
+    """However many of them there are: they are not in the line, and have no slot while others wait."""
+    queues = limit(one)
+    client = one.client()
+    slow = [client.calls(data=message("m", 100_000)[:50], ends=False) for _ in range(50)]
+    one.slice("a").call()
+    other = client.infers()
+    assert queues.waiting == 1
+    one.advance(0.3)
+    one.slice("a").call().answers(b"done")
+    assert other.body == b"done"
+    for call in slow:
+        call.resets()
+    one.assert_at_rest()
+
+
+def test_a_call_that_is_whole_at_last_waits_for_its_turn(one: Stage) -> None:
+    """Many calls that are not whole need not fit into their connection's window together."""
+    queues = limit(one)
+    client = one.client()
+    first = client.infers()
+    served = one.slice("a").call()
+    body = message("m", 600_000)
+    calls = [client.calls(data=body[:9], ends=False) for _ in range(10)]
+    for call in calls:
+        call.sends_all(body[9:], ends=False)
+    assert queues.waiting == 0
+    for call in calls:
+        call.sends(b"", ends=True)
+    assert queues.waiting == 10
+    served.answers(b"1")
+    for call in calls:
+        one.slice("a").call().answers(b"2")
+        assert call.body == b"2"
+    assert first.body == b"1"
+    one.assert_at_rest()
