@@ -61,7 +61,11 @@ class MigPartitioner:
         gpus = [known.gpu for known in facts]
         wanted = (
             parted.layouts(
-                parted.read(config.mig_parted), config.mig_config, gpus, str(config.mig_parted)
+                parted.read(config.mig_parted),
+                config.mig_config,
+                gpus,
+                str(config.mig_parted),
+                off=[k.gpu.uuid for k in facts if not (k.mig_mode or k.mig_pending)],
             )
             if config.mig_parted
             else layout.select(config.layout, gpus)

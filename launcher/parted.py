@@ -12,7 +12,7 @@ Configuration files of NVIDIA's mig-parted, read as layouts.
 As there, unknown keys are errors, and an entry applies to the GPUs that match both filter and list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,7 +82,11 @@ def read(path: Path) -> Document:
 
 
 def layouts(
-    document: Document, label: str | None, gpus: Sequence[Gpu], source: str
+    document: Document,
+    label: str | None,
+    gpus: Sequence[Gpu],
+    source: str,
+    off: Collection[str] = (),
 ) -> layout.Layouts:
     """
     Return the layout of each GPU by its UUID.
@@ -92,10 +96,11 @@ def layouts(
         label: Which of its configurations; None when there is one.
         gpus: Those of the host; each takes the last entry that matches it, as mig-parted does.
         source: Names the file in errors.
+        off: UUIDs of GPUs whose MIG mode is off.
 
     Raises:
         ConfigError: No such label.
-        PlanError: No GPU matches, or a GPU is to have MIG mode off.
+        PlanError: Nothing is to be cut, or a GPU is to have MIG mode off that has it on.
     """
     known = document.mig_configs
     if label is None and len(known) == 1:
@@ -104,11 +109,15 @@ def layouts(
         asked = f"no configuration {label!r}" if label else "several configurations; name one"
         raise ConfigError([f"{source}: {asked}: {', '.join(known)} (--mig-config)"])
     found: layout.Layouts = {}
+    left_off = []
     for gpu in gpus:
         matching = [entry for entry in known[label] if entry.matches(gpu)]
         if not matching:
             continue
         entry = matching[-1]
+        if not entry.mig_enabled and gpu.uuid in off:
+            left_off.append(str(gpu.index))
+            continue
         if not entry.mig_enabled:
             raise PlanError(
                 f"{source}: {label} wants MIG mode off on GPU {gpu.index} ({gpu.name}); "
@@ -117,6 +126,11 @@ def layouts(
         counts = entry.mig_devices
         names = ",".join(f"{count}x{name}" for name, count in counts.items() if count)
         found[gpu.uuid] = layout.parse_names(names or "none")
+    if not found and left_off:
+        raise PlanError(
+            f"{source}: {label} wants MIG mode off on GPU {', '.join(left_off)}, which it is: there is "
+            "nothing to cut"
+        )
     if not found:
         there = ", ".join(f"{gpu.index} {gpu.name} 0x{gpu.pci_id:08X}" for gpu in gpus)
         raise PlanError(f"{source}: {label} is for none of these GPUs: {there}")

@@ -88,6 +88,21 @@ def test_switching_mig_off_is_not_done_by_a_layout(document):
         layouts(document, "all-disabled", A100)
 
 
+def test_a_gpu_that_is_to_be_off_and_is_stays_as_it_is(tmp_path):
+    """As in mig-parted's own example: some GPUs whole, the others cut."""
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "version: v1\nmig-configs:\n  mixed:\n  - {devices: [0], mig-enabled: false}\n"
+        "  - {devices: [1], mig-enabled: true, mig-devices: {1g.10gb: 7}}\n"
+    )
+    mixed = parted.read(path)
+    assert parted.layouts(mixed, None, (A100, H100), "x", off=["GPU-0"]) == {
+        "GPU-1": ("1g.10gb",) * 7
+    }
+    with pytest.raises(PlanError, match="wants MIG mode off on GPU 0, which it is"):
+        parted.layouts(mixed, None, (A100,), "x", off=["GPU-0"])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

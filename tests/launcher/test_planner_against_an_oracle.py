@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from launcher import plan
 from launcher.errors import PlanError
+from launcher.layout import Wish
 from launcher.mig import Gpu, GpuInstance, Placement
 from launcher.plan import Addresses, GpuFacts, Owned, ProfileFacts
 from launcher.profiles import BOARDS
@@ -130,6 +131,75 @@ def test_exactly_what_is_possible_is_planned(indexes, maximal, multisets):
     for chosen in over:
         with pytest.raises(PlanError):
             make(board, chosen)
+
+
+GEOMETRIES = ("a100-40gb", "a30-24gb", "rtx-pro-6000-96gb")
+
+
+def geometry(board):
+    return [
+        (e.profile.index, e.profile.compute_slices, e.profile.instances_max, e.placements)
+        for e in board.profiles
+    ]
+
+
+def test_every_board_has_one_of_three_geometries():
+    known = [geometry(BOARDS[key]) for key in GEOMETRIES]
+    assert all(geometry(board) in known for board in CUTTABLE.values())
+
+
+def possible_sets(board, largest, taken=()):
+    """
+    Return each multiset that fits beside `taken`, as profile ids, with the largest hole that any of
+    its placements leaves: by trying all placements, one after the other.
+    """
+    pairs = [(entry, at) for entry in board.profiles for at in entry.placements]
+    by_id = {entry.profile.id: entry.profile for entry in board.profiles}
+    found = {}
+
+    def allowed(ids):
+        marks = [by_id[number].attribute for number in ids]
+        media = sum(mark in ("+me", "+me.all") for mark in marks)
+        if media > 1 or ("+me.all" in marks and not set(marks) <= {"+me.all", "-me"}):
+            return False
+        return all(n <= by_id[number].instances_max for number, n in Counter(ids).items())
+
+    def beside(first, ids, places):
+        free = [at.size for _, at in pairs if not any(at.overlaps(other) for other in places)]
+        key = tuple(sorted(ids))
+        found[key] = max(found.get(key, 0), max(free, default=0))
+        for i in range(first, len(pairs) if len(ids) < largest else 0):
+            entry, at = pairs[i]
+            more = [*ids, entry.profile.id]
+            there = [instance.profile_id for instance in taken]
+            if not any(at.overlaps(other) for other in places) and allowed([*there, *more]):
+                beside(i + 1, more, [*places, at])
+
+    beside(0, [], [instance.placement for instance in taken])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", GEOMETRIES)
+@pytest.mark.parametrize("others", [0, 1])
+def test_of_all_sets_of_profiles_those_that_fit_are_placed_and_leave_the_largest_hole(key, others):
+    """Up to seven instances (five on a board that holds four), alone and beside one of others."""
+    board = BOARDS[key]
+    largest = (7 if board.memory_slices != 12 else 5) if not others else 3
+    pairs = [(e.profile.id, at) for e in board.profiles for at in e.placements]
+    alone = [[]]
+    for taken in [[GpuInstance(0, *pair)] for pair in pairs] if others else alone:
+        known, possible = facts(board, taken), possible_sets(board, largest, taken)
+        for count in range(1, largest + 1):
+            for chosen in itertools.combinations_with_replacement(board.profiles, count):
+                wishes = [Wish(entry.profile) for entry in chosen]
+                places = plan._place(known, wishes, (), taken)
+                ids = tuple(sorted(wish.profile.id for wish in wishes))
+                assert (places is not None) == (ids in possible), (ids, taken)
+                if places is not None:
+                    used = [*places, *(instance.placement for instance in taken)]
+                    free = [at.size for _, at in pairs if not any(at.overlaps(o) for o in used)]
+                    assert max(free, default=0) == possible[ids]
 
 
 boards = st.sampled_from(sorted(CUTTABLE))
