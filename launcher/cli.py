@@ -33,7 +33,7 @@ from launcher import (
 from launcher.command_line import build_parser
 from launcher.config import LauncherConfig
 from launcher.cures import sentence
-from launcher.down import disable_mig, down
+from launcher.down import disable_mig, down, steps
 from launcher.errors import ConfigError, LauncherError
 from launcher.mig import MigError
 from launcher.output import unbreakable
@@ -186,9 +186,10 @@ def _status(options: argparse.Namespace, settings: LauncherConfig) -> int:
 
 def _down(options: argparse.Namespace, settings: LauncherConfig) -> int:
     if options.dry_run:
-        document = status.as_dict(status.read(settings.state_dir))
-        names = ", ".join(member["name"] for member in document["slices"]) or "nothing"
-        _print(options.json, document, lambda: Text(f"would stop {names} and remove its instances"))
+        seen = status.read(settings.state_dir)
+        would = steps(seen.state, options.disable_mig)
+        shown = Text("\n".join(f"would {step}" for step in would) or "nothing is up")
+        _print(options.json, {**status.as_dict(seen), "would": would}, lambda: shown)
         return 0
     stopped = asyncio.run(down(settings.state_dir, settings.stop_timeout_s))
     if stopped is None:

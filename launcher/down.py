@@ -73,6 +73,31 @@ async def down(folder: Path, stop_timeout_s: float) -> Stopped | None:
         await asyncio.sleep(POLL_S)
 
 
+def steps(found: State | None, disables_mig: bool) -> list[str]:
+    """Return what `down` would do, a line for each step; empty when nothing is up."""
+    if found is None:
+        return []
+    names = ", ".join(record.spec.member.name for record in found.servers)
+    would = [f"stop {names}"] if names else []
+    would += [
+        f"destroy {record.profile} at {record.placement} of {record.gpu_uuid}"
+        for record in found.instances
+    ]
+    would += [
+        f"make again the instance of profile {other.profile_id} at {other.placement} of "
+        f"{other.gpu_uuid}, which `up --force` destroyed"
+        for other in found.found
+    ]
+    if found.mps is not None:
+        would.append(f"stop the MPS control daemon of {', '.join(found.mps.gpus)}")
+    would += [
+        f"switch MIG mode off on {uuid}, which `up` switched on" for uuid in found.mig_enabled
+    ]
+    if disables_mig:
+        would.append(f"switch MIG mode off on {found.gpu}, whoever switched it on")
+    return would
+
+
 async def _take_down(store: StateStore, left: State, stop_timeout_s: float) -> None:
     partitioner = partitioners.open_partitioner(left.gpu, store.path.parent)
     try:

@@ -85,7 +85,7 @@ def test_mig_parteds_files_are_layouts(capsys, folder, tmp_path):
 def test_dry_runs_change_nothing(capsys, folder, tmp_path):
     gpu = ["--gpu", "simulated", "--layout", "3g"]
     assert "create 1 GPU instances" in call(capsys, "up", "--dry-run", *gpu, *folder)[1]
-    assert "would stop nothing" in call(capsys, "down", "--dry-run", *folder)[1]
+    assert "nothing is up" in call(capsys, "down", "--dry-run", *folder)[1]
     assert list(tmp_path.iterdir()) == []
 
 

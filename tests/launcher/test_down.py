@@ -8,7 +8,10 @@ import subprocess
 import pytest
 
 from launcher import down as down_module
-from launcher.down import down
+from launcher.cutting import Found
+from launcher.down import down, steps
+from launcher.mig import Placement
+from launcher.state import InstanceRecord, State
 from tests.launcher.helpers import wait_until, write_model
 
 
@@ -17,6 +20,23 @@ def test_nothing_up_is_said_and_no_error(launcher):
     assert done.returncode == 0
     assert "nothing is up" in done.stdout
     assert not launcher.state_dir.exists()
+
+
+def test_what_it_would_do_is_told_step_by_step():
+    at = Placement(4, 4)
+    state = State(
+        "nvidia:all", "process", "/slices.json",
+        mig_enabled=("GPU-0",),
+        instances=(InstanceRecord("s0", "GPU-0", "1g.5gb", 19, Placement(0, 1), 7, 0, "MIG-0"),),
+        found=(Found("GPU-0", 9, at),),
+    )  # fmt: skip
+    assert steps(state, disables_mig=True) == [
+        "destroy 1g.5gb at 0:1 of GPU-0",
+        "make again the instance of profile 9 at 4:4 of GPU-0, which `up --force` destroyed",
+        "switch MIG mode off on GPU-0, which `up` switched on",
+        "switch MIG mode off on nvidia:all, whoever switched it on",
+    ]
+    assert steps(None, disables_mig=True) == []
 
 
 @pytest.mark.e2e
