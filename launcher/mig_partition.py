@@ -1,12 +1,14 @@
 """MIG as a partitioner: GPU instances by NVML, real or on paper."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from launcher import apply, drivers, layout, parted, plan, stages
 from launcher.config import LauncherConfig
+from launcher.cures import sentence
 from launcher.cutting import Journal, set_mode
 from launcher.errors import GpuError, PlanError
 from launcher.mig import Gpu, GpuEvent, MigError
@@ -90,7 +92,7 @@ class MigPartitioner:
 
     def cut(self, work: Sequence[object], store: StateStore) -> dict[str, Device]:
         """Carry out cuts."""
-        with self._host.nvml.undisturbed():
+        with self._undisturbed():
             devices = apply.cut(self.gpus, cast("Sequence[Cut]", work), store)
         return {
             name: Device(uuid, (("CUDA_VISIBLE_DEVICES", uuid),)) for name, uuid in devices.items()
@@ -98,7 +100,8 @@ class MigPartitioner:
 
     def missing(self, state: State) -> tuple[str, ...]:
         """Return slices whose GPU instance is not there any more."""
-        return apply.missing(self.gpus, state)
+        with self._host.nvml.steady():
+            return apply.missing(self.gpus, state)
 
     def wait_event(self, timeout_s: float) -> GpuEvent | None:
         """Return what one of the GPUs tells next."""
@@ -123,8 +126,16 @@ class MigPartitioner:
 
     def uncut(self, store: StateStore) -> None:
         """Restore what was found."""
-        with self._host.nvml.undisturbed():
+        with self._undisturbed():
             apply.uncut(self.gpus, store)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        try:
+            with self._host.nvml.undisturbed():
+                yield
+        except MigError as error:  # of opening the library anew: what is cut tells its own
+            raise GpuError(sentence(error)) from error
 
     def close(self) -> None:
         """Close the library."""

@@ -10,7 +10,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import pynvml
@@ -91,9 +91,19 @@ class RealNvml:
         """Return the next event; see launcher/nvml_events.py."""
         return self._events.wait(gpu_uuids, timeout_s)
 
-    def undisturbed(self) -> AbstractContextManager[None]:
-        """Wait for no events within the block."""
-        return self._events.closed()
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Wait for no events within the block, and be no client of what is to be cut."""
+        with self._events.closed():
+            # Who has looked at MIG devices may count as a client of their instances, which cannot
+            # be destroyed then. Opened anew, the library has looked at nothing.
+            call("close the NVIDIA driver", pynvml.nvmlShutdown)
+            call(OPEN, pynvml.nvmlInit)
+            yield
+
+    def steady(self) -> AbstractContextManager[object]:
+        """Have the library stay open within the block."""
+        return self._events.library
 
     def close(self) -> None:
         """Shut the library down; each nvmlInit needs one."""

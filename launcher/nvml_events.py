@@ -27,11 +27,15 @@ WANTED: Final = XID | CUT
 
 
 class Events:
-    """The event set of one process. One thread waits; others may cut meanwhile."""
+    """
+    The event set of one process. One thread waits; others may cut meanwhile.
+
+    Attributes:
+        library: Held by whoever needs the library to stay open, or shuts it.
+    """
 
     def __init__(self) -> None:
-        # Held while the library waits, so that nobody shuts it down under it.
-        self._library = threading.RLock()
+        self.library = threading.RLock()
         self._set: Any = None
         self._gpu_of: dict[int | None, str] = {}
 
@@ -42,7 +46,7 @@ class Events:
         Raises:
             MigError: The driver has no events, or a GPU is lost.
         """
-        with self._library:
+        with self.library:
             if self._set is None:
                 self._open(gpu_uuids)
             try:
@@ -66,7 +70,7 @@ class Events:
     @contextmanager
     def closed(self) -> Iterator[None]:
         """Have no event set open within the block; waits for the one who waits."""
-        with self._library:
+        with self.library:
             self._close()
             yield
 

@@ -105,7 +105,7 @@ class Recut:
             names = ", ".join(member.name for member in stage.coming) or "nothing"
             progress.step(f"cutting for {names}")
         try:
-            devices = self._partitioner.cut(stage.work, self._store)
+            devices = await self._cut(stage.work)
         except GpuError:
             # Undone as far as it could be: what stopped for it serves again.
             await self._start_again(going, before, manner, progress)
@@ -122,6 +122,16 @@ class Recut:
         self._publish()
         if going or changed:
             await self._put_back(manner)
+
+    async def _cut(self, work: Sequence[object]) -> dict[str, Device]:
+        """Cut in a thread: a driver may take seconds, in which servers are watched as before."""
+        cutting = asyncio.ensure_future(asyncio.to_thread(self._partitioner.cut, work, self._store))
+        try:
+            return await asyncio.shield(cutting)
+        except asyncio.CancelledError:
+            # A step on a GPU cannot be stopped; nobody goes on before it is done and on record.
+            await asyncio.wait([cutting])
+            raise
 
     async def _take_out(self, names: frozenset[str], manner: Manner, progress: Progress) -> None:
         """Drain slices, take them out of the inventory, and stop their servers."""

@@ -167,14 +167,17 @@ class Session:
 
     async def _undo(self) -> None:
         try:
-            if self._store.state is not None and self._changed and self._partitioner is not None:
-                timeout_s = self._config.stop_timeout_s
-                await teardown(
-                    self._store, self._partitioner, self._runtime, timeout_s, self._hurry
-                )
+            # A cut that has begun comes to its end first; nothing else of a re-cut goes on.
+            async with self._reshaping:
+                await self._tear_down()
         finally:
             if self._partitioner is not None:
                 self._partitioner.close()
+
+    async def _tear_down(self) -> None:
+        if self._store.state is not None and self._changed and self._partitioner is not None:
+            timeout_s = self._config.stop_timeout_s
+            await teardown(self._store, self._partitioner, self._runtime, timeout_s, self._hurry)
 
     async def _bring_up(self) -> Fleet:
         self._progress.step("checking what is needed")

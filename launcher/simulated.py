@@ -125,6 +125,10 @@ class SimulatedNvml:
         """Do nothing: nobody is in the way of a GPU on paper."""
         return nullcontext()
 
+    def steady(self) -> AbstractContextManager[object]:
+        """Do nothing: every call reads the file by itself."""
+        return nullcontext()
+
     def close(self) -> None:
         """Do nothing: every call reads and writes the files itself."""
 

@@ -8,6 +8,7 @@ exist, and checks before it touches.
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -151,11 +152,15 @@ STATE: Final = TypeAdapter(State)
 
 
 class StateStore:
-    """The state file: one writer, which holds the lock; readers need none."""
+    """
+    The state file: one writer, which holds the lock; readers need none. That one writes from the
+    thread that cuts, too.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "launcher.json"
         self.state: State | None = None
+        self._changing = threading.Lock()
 
     def load(self) -> State | None:
         """
@@ -187,10 +192,11 @@ class StateStore:
 
     def change(self, **fields: Any) -> State:
         """Replace fields of the state and write it."""
-        assert self.state is not None, "change() without state"
-        self.state = replace(self.state, **fields)
-        self._write()
-        return self.state
+        with self._changing:
+            assert self.state is not None, "change() without state"
+            self.state = replace(self.state, **fields)
+            self._write()
+            return self.state
 
     def remove(self) -> None:
         """Nothing is up any more."""

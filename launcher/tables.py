@@ -62,7 +62,7 @@ def _free(driver: MigDriver, profile_id: int) -> int | None:
     try:
         return driver.remaining_capacity(profile_id)
     except MigError as error:
-        if error.code is MigCode.NOT_SUPPORTED:
+        if error.code in (MigCode.NOT_SUPPORTED, MigCode.FUNCTION_NOT_FOUND):
             return None
         raise
 

@@ -279,6 +279,14 @@ def test_a_driver_without_events_says_so(nvml, monkeypatch, function, code):
     assert host.wait_event([uuid], 0.0) is None
 
 
+def test_who_cuts_has_looked_at_nothing(nvml, tmp_path):
+    """A library that has looked at a MIG device may be a client of it, in the way of its end."""
+    host = nvml(1)
+    (tmp_path / "calls").unlink()
+    with host.undisturbed():
+        assert calls(tmp_path) == ["nvmlShutdown", "nvmlInitWithFlags"]
+
+
 def test_one_who_waits_is_waited_for_before_the_library_closes(nvml, events):
     host = nvml(1)
     (gpu,) = host.gpus()

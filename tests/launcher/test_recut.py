@@ -1,6 +1,7 @@
 """Stages are carried out in their order, through the gateway, and completed after any interruption."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -261,3 +262,28 @@ async def test_servers_whose_instance_has_vanished_stop(store):
     division = Division(None, (Stage(frozenset(), (planned("s0"),), ("s0",)),), "")
     assert await run(world, store, division, gateway=False) == ["s0"]
     assert world.told == ["stop s9"]
+
+
+async def test_a_cut_that_has_begun_comes_to_its_end_and_the_loop_goes_on_meanwhile(store):
+    """A step on a GPU cannot be stopped: nobody may undo it while it is being done."""
+    world, begun, may_end = World(FOUR), threading.Event(), threading.Event()
+
+    def cut(work, given):
+        begun.set()
+        may_end.wait()
+        given.change(drained=("s9",))
+        return {name: Device("MIG-after", ()) for name in work}
+
+    world.cut = cut
+    task = asyncio.ensure_future(run(world, store))
+    async with asyncio.timeout(10):
+        while not begun.is_set():  # noqa: ASYNC110 - of a thread
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert store.state.drained == ("s9",)
+    assert not any(told.startswith("start") for told in world.told)
