@@ -1,7 +1,9 @@
 """Files that another process may read at any moment: whole or not at all."""
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -29,6 +31,29 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def read_whole(path: Path, bytes_max: int) -> bytes:
+    """
+    Return what a file holds, or its first `bytes_max` + 1 bytes, by which its reader sees that it is larger.
+
+    What is no regular file is refused and never waited for: a pipe that nobody writes to would hold
+    its reader up for ever, and a device may have no end.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(bytes_max + 1)
+    finally:
+        os.close(handle)
 
 
 def set_aside(path: Path) -> str | None:

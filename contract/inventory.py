@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from contract.files import write_atomically
+from contract.files import read_whole, write_atomically
 from contract.slice_spec import Endpoint, Place, SliceSpec
 
 VERSION: Final = 1
@@ -60,8 +60,7 @@ def load(path: Path) -> tuple[SliceSpec, ...]:
         InventoryError: There is one, but it is not a whole, valid inventory.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
+        data = read_whole(path, FILE_BYTES_MAX)
     except FileNotFoundError:
         raise
     except OSError as error:

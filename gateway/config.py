@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from contract.files import read_whole
 from contract.logs import LEVELS
 from contract.slice_spec import NAME_PATTERN, Endpoint, SliceSpec
 from gateway.balance.policies import POLICIES
@@ -52,6 +53,7 @@ __all__ = ["Config", "ConfigError", "load", "parse"]
 
 LOG_FORMATS: Final = ("auto", "json", "text")
 DAY_S: Final = 86400.0
+FILE_BYTES_MAX: Final = 4 * MIB
 WORKERS_MAX: Final = 64
 _INT32_MAX: Final = 2**31 - 1
 
@@ -279,15 +281,25 @@ class Config(Section):
         return warnings_between(self.specs) + exposure_warnings(self.admin)
 
 
-def load(path: Path) -> Config:
+def load(path: Path, *, again: bool = False) -> Config:
     """
     Read the configuration file at `path`.
+
+    Args:
+        again: It has been read before, so it must be a regular file: a pipe would be waited for.
 
     Raises:
         ConfigError: The file cannot be read or used; it names every mistake found.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        if again:
+            data = read_whole(path, FILE_BYTES_MAX)
+        else:
+            with path.open("rb") as file:
+                data = file.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise ConfigError([f"{path}: larger than {FILE_BYTES_MAX} bytes"])
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
             [f"{path}: not UTF-8 text: {error.reason} at byte {error.start}"]

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Hashable
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,10 @@ class ConfigError(Exception):
     def __init__(self, errors: list[str]) -> None:
         super().__init__("\n".join(errors))
         self.errors = errors
+
+
+NODES_MAX: Final = 100_000
+"""Keys and values in all. Aliases of aliases make more than any memory holds out of a few lines."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,12 +51,19 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
         ConfigError: It is no YAML, has a key twice, or is no mapping.
     """
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 (_Loader is a SafeLoader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        size = 0 if node is None else _size(node, {})
+        if size > NODES_MAX:
+            raise ConfigError(
+                [f"{source}: says more than {NODES_MAX} things, what aliases repeat included"]
+            )
+        document = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise ConfigError([f"{source}:{where} {error.problem or 'not YAML'}"]) from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError([f"{source}: not YAML: {error}"]) from None
     if document is None:
         return {}
@@ -60,6 +71,23 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
         raise ConfigError([f"{source}: must be a mapping of keys, not {_kind(document)}"])
     # A section left empty (`slices:` and nothing after it) means its default.
     return {key: value for key, value in document.items() if value is not None}
+
+
+def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Return how many things `node` says, each alias as often as it is used. Raises YAMLError."""
+    size = known.get(node)
+    if size is not None:
+        if not size:
+            raise yaml.YAMLError("an alias stands for what it is a part of")
+        return size
+    known[node] = 0  # until it is known: who meets it meanwhile is a part of it
+    size = 1
+    if isinstance(node, yaml.SequenceNode):
+        size += sum(_size(item, known) for item in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        size += sum(_size(key, known) + _size(value, known) for key, value in node.value)
+    known[node] = size
+    return size
 
 
 def messages(error: ValidationError, document: object, model: type[BaseModel]) -> list[str]:

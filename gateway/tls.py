@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from contract.files import read_whole
+
 ALPN_DATA: Final = ("h2", "http/1.1")
 ALPN_ADMIN: Final = ("http/1.1",)
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -166,8 +168,7 @@ def _require_clients(context: ssl.SSLContext, ca: Path) -> None:
 
 def _bytes(key: str, path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(PEM_BYTES_MAX + 1)
+        data = read_whole(path, PEM_BYTES_MAX)
     except OSError as error:
         raise TlsError(key, f"{path} cannot be read: {error.strerror}") from None
     if len(data) > PEM_BYTES_MAX:

@@ -25,6 +25,7 @@ from gateway.control.flowers import FlowerCalls, Front
 from gateway.control.gate import (
     BODY_BYTES_MAX,
     Gate,
+    Handler,
     add_headers,
     answered,
     quoted,
@@ -47,6 +48,8 @@ from gateway.quantities import duration_s
 log = structlog.get_logger()
 
 WAIT_S_MAX: Final = 3600.0
+IDLE_S: Final = 75.0
+"""Between two calls on one connection."""
 STOP_S: Final = 1.0
 """What waits for a slice to drain when the gateway stops is cut off after this."""
 
@@ -109,11 +112,15 @@ class AdminServer:
         """Listen. Raises OSError when the address cannot be had."""
         self._started_s = asyncio.get_running_loop().time()
         self._runner = web.AppRunner(
-            self.application(), access_log=None, handle_signals=False, shutdown_timeout=STOP_S
-        )
+            self.application(), access_log=None, handle_signals=False, shutdown_timeout=STOP_S,
+            keepalive_timeout=IDLE_S,
+        )  # fmt: skip
         await self._runner.setup()
         for sock in self.taken_over or (None,):
-            site = AdminSite(self._runner, self._listen, self._tls, sock)
+            site = AdminSite(
+                self._runner, self._listen, self._tls, sock,
+                lambda: self._counters.limit("admin_connections"),
+            )  # fmt: skip
             await site.start()
             self._sites.append(site)
         log.info("admin.started", listen=str(self._listen), tls=self._tls is not None)
@@ -143,7 +150,7 @@ class AdminServer:
     def application(self) -> web.Application:
         """Return the routes as an aiohttp application."""
         calls = self.processes
-        middlewares = [self._gate.guarded, *([calls.current] if calls else [])]
+        middlewares = [self._hear, self._gate.guarded, *([calls.current] if calls else [])]
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=middlewares)
         app.on_response_prepare.append(add_headers)
         if self.front is not None:
@@ -171,6 +178,12 @@ class AdminServer:
             ]
         )
         return app
+
+    @web.middleware
+    async def _hear(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        for site in self._sites:
+            site.heard(request.protocol)
+        return await handler(request)
 
     # --- calls ------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from contract.files import read_whole
 from gateway.config_security import WRITE, TokenSection
 
 TOKEN_CHARACTERS_MIN: Final = 16
@@ -132,8 +133,7 @@ def load(sections: Sequence[TokenSection]) -> tuple[Access, list[str]]:
 def read_token(path: Path) -> str:
     """Read the token that stands alone in a file. Raises ValueError."""
     try:
-        with path.open("rb") as file:
-            data = file.read(TOKEN_CHARACTERS_MAX + 64)
+        data = read_whole(path, TOKEN_CHARACTERS_MAX + 63)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     return checked(data.decode("utf-8", "replace"), str(path))

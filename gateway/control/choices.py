@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import structlog
 
-from contract.files import set_aside, write_atomically
+from contract.files import read_whole, set_aside, write_atomically
 from contract.slice_spec import NAME_PATTERN
 from gateway.balance.policies import POLICIES
 from gateway.fleet.health import ENABLED, Order
@@ -105,8 +105,7 @@ def read(path: Path) -> Choices:
         ChoicesError: There is one, but it cannot be used.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
+        data = read_whole(path, FILE_BYTES_MAX)
     except FileNotFoundError:
         return Choices()
     except OSError as error:

@@ -100,6 +100,8 @@ class Gate:
         self._refusals.refused(status, reason, address, asyncio.get_running_loop().time())
         answer = refused(status, reason)
         answer.headers.update(headers or {})
+        if status == 401:
+            answer.force_close()  # a stranger's connection is none to keep
         return answer
 
     def _foreign(self, request: web.Request) -> str | None:

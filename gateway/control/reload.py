@@ -169,7 +169,7 @@ class Reloader:
             pass  # logged
 
     def _prepare(self) -> tuple[Config, list[Step]]:
-        config = load(self._path)
+        config = load(self._path, again=True)
         steps, errors = [], []
         for target in self._targets:
             try:

@@ -5,10 +5,12 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from contract.slice_spec import Endpoint
 from gateway.config_security import UnixSocket
@@ -16,11 +18,22 @@ from gateway.tls import LiveContext
 
 BACKLOG: Final = 128
 HANDSHAKE_S: Final = 5.0
+CONNECTIONS_MAX: Final = 256
+"""More than all readers of events and pages together; who comes then is closed at once. Beyond this machine
+anybody may connect before a token is asked for, and descriptors are what clients need as well."""
+HEAD_S: Final = 10.0
+"""From connecting to the end of the first request's head, as on the clients' port."""
 _OWNER_ONLY: Final = 0o600
 
 
 class AdminSite(web.BaseSite):
-    """aiohttp's sites know neither a limit for the handshake nor who may open a socket's file."""
+    """
+    aiohttp's sites know neither limits for handshakes, connections and first heads, nor who may open a
+    socket's file.
+
+    Args:
+        turned_away: Called for each connection that is closed by these limits.
+    """
 
     def __init__(
         self,
@@ -28,11 +41,14 @@ class AdminSite(web.BaseSite):
         listen: Endpoint | UnixSocket,
         tls: LiveContext | None,
         taken_over: socket.socket | None = None,
+        turned_away: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(runner, ssl_context=tls, backlog=BACKLOG)
         self._listen = listen
         self._taken_over = taken_over
         self._inode: int | None = None
+        self._turned_away = turned_away
+        self._unheard: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
 
     @property
     def name(self) -> str:
@@ -47,15 +63,14 @@ class AdminSite(web.BaseSite):
         """
         await super().start()
         loop = asyncio.get_running_loop()
-        server = self._runner.server
-        assert server is not None, "the runner is set up before its sites start"
+        assert self._runner.server is not None, "the runner is set up before its sites start"
         handshake_s = HANDSHAKE_S if self._ssl_context else None
         try:
             if isinstance(self._listen, UnixSocket):
                 sock = self._taken_over or bind_unix(self._listen.path)
                 self._inode = self._listen.path.stat().st_ino
                 self._server = await loop.create_unix_server(
-                    server, sock=sock, backlog=self._backlog, ssl=self._ssl_context,
+                    self._connect, sock=sock, backlog=self._backlog, ssl=self._ssl_context,
                     ssl_handshake_timeout=handshake_s,
                 )  # fmt: skip
             else:
@@ -63,7 +78,7 @@ class AdminSite(web.BaseSite):
                 if self._taken_over is not None:
                     at = {"sock": self._taken_over}
                 self._server = await loop.create_server(
-                    server, **at, backlog=self._backlog,
+                    self._connect, **at, backlog=self._backlog,
                     ssl=self._ssl_context, ssl_handshake_timeout=handshake_s,
                 )  # fmt: skip
         except OSError as error:
@@ -78,6 +93,30 @@ class AdminSite(web.BaseSite):
         server = cast("asyncio.Server | None", self._server)
         return [sock.fileno() for sock in server.sockets] if server is not None else []
 
+    def heard(self, connection: asyncio.BaseProtocol) -> None:
+        """A request has come on `connection`."""
+        timer = self._unheard.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _connect(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        assert server is not None, "it listens no more"
+        # Those that shake hands are among the unheard only.
+        if max(len(server.connections), len(self._unheard)) >= CONNECTIONS_MAX:
+            self._turned_away()
+            return _Closed()
+        connection = server()
+        timer = asyncio.get_running_loop().call_later(HEAD_S, self._give_up, connection)
+        self._unheard[connection] = timer
+        return connection
+
+    def _give_up(self, connection: RequestHandler) -> None:
+        del self._unheard[connection]
+        if connection.transport is not None:  # else it has gone by itself
+            self._turned_away()
+            connection.transport.abort()
+
     def hand_over(self) -> None:
         """Accept no more: another process does, on the same socket."""
         self._inode = None
@@ -86,6 +125,9 @@ class AdminSite(web.BaseSite):
 
     async def stop(self) -> None:
         """Stop listening, and take the socket's file away if it is still this site's."""
+        for timer in self._unheard.values():
+            timer.cancel()
+        self._unheard.clear()
         await super().stop()
         if isinstance(self._listen, UnixSocket) and self._inode is not None:
             path = self._listen.path
@@ -95,6 +137,13 @@ class AdminSite(web.BaseSite):
             except FileNotFoundError:
                 pass
             self._inode = None
+
+
+class _Closed(asyncio.Protocol):
+    """A connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
 
 
 def bind_unix(path: Path) -> socket.socket:

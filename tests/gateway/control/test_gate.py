@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from gateway.cli import main
 from gateway.config import parse
 from gateway.config_health import HealthSection
+from gateway.control import site
 from gateway.control.admin import AdminServer
 from gateway.control.choices import ChoiceKeeper
 from gateway.control.health import HealthChecker
@@ -270,3 +271,65 @@ async def test_the_command_line_shows_its_token_over_tls(
     assert "--ca: " in capsys.readouterr().err
     assert await run("--token-file", str(tmp_path / "missing")) == 1
     assert "missing cannot be read" in capsys.readouterr().err
+
+
+# --- strangers --------------------------------------------------------------------------------
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes until the connection is closed, in whatever way."""
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+async def test_who_sends_no_whole_head_in_time_is_closed(
+    serve: Serve, guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "HEAD_S", 0.05)
+    served = await serve(guarded)
+    listen = served.config.admin.listen
+    slow, writer = await asyncio.open_connection(listen.host, listen.port)
+    writer.write(b"GET /v1/slices HTTP/1.1\r\nHo")
+    assert await ended(slow) == b""
+    assert served.counters.limits == {"admin_connections": 1}
+    writer.close()
+
+
+async def test_who_has_asked_is_kept(
+    serve: Serve, guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "HEAD_S", 0.05)
+    served = await serve(guarded)
+    listen = served.config.admin.listen
+    reader, writer = await asyncio.open_connection(listen.host, listen.port)
+
+    async def asks() -> bytes:
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        return await reader.readuntil(b'{"live": true}')
+
+    assert b" 200 OK" in await asks()
+    late, other = await asyncio.open_connection(listen.host, listen.port)
+    assert await ended(late) == b"", "so the time of the first is over as well"
+    assert b" 200 OK" in await asks()
+    for each in (writer, other):
+        each.close()
+
+
+async def test_connections_are_bounded_and_a_stranger_keeps_none(
+    serve: Serve, guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "CONNECTIONS_MAX", 3)
+    served = await serve(guarded)
+    listen = served.config.admin.listen
+    held = [await asyncio.open_connection(listen.host, listen.port) for _ in range(3)]
+    one_more, writer = await asyncio.open_connection(listen.host, listen.port)
+    assert await ended(one_more) == b""
+    writer.close()
+    held[0][1].write(b"GET /v1/slices HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert b" 401 " in await ended(held[0][0]), "it is told, and closed"
+    assert (await served.ask("GET", "/livez"))[0] == 200, "there is room again"
+    for _, each in held:
+        each.close()
