@@ -7,6 +7,7 @@ METRICS: Final = (
     ("mig_launcher_slice_restarts_total", "counter", "Times its server was started again."),
     ("mig_launcher_slice_weight", "gauge", "Its share of the work: compute slices."),
     ("mig_launcher_slice_lent", "gauge", "1 while a job has the slice."),
+    ("mig_launcher_slice_gpu_warning", "gauge", "1 when its GPU has told that it must be reset."),
 )
 JOB_METRICS: Final = (
     ("mig_launcher_job_running", "gauge", "1 while the job runs."),
@@ -43,6 +44,8 @@ def _value(name: str, member: dict[str, Any]) -> str:
         return str(int(member["state"] == "ready"))
     if name.endswith("_lent"):
         return str(int(member["state"] == "lent"))
+    if name.endswith("_warning"):
+        return str(int(bool(member["warning"])))
     return f"{member['restarts'] if name.endswith('_total') else member['weight']:g}"
 
 

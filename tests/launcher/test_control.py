@@ -109,7 +109,13 @@ async def test_monitoring_over_tcp_can_read_and_not_change(tmp_path):
         assert f"mig_launcher_slice_ready{labels} 1" in text
         assert f"mig_launcher_slice_restarts_total{labels} 2" in text
         assert (await asyncio.to_thread(get, "/readyz"))[0] == 200
-        state[0] = replace(STATE, servers=(replace(RECORD, state="restarting"),))
+        assert f"mig_launcher_slice_gpu_warning{labels} 0" in text
+        warned = replace(RECORD, state="restarting", warning="XID 48")
+        state[0] = replace(STATE, servers=(warned,))
+        assert (
+            f"mig_launcher_slice_gpu_warning{labels} 1"
+            in (await asyncio.to_thread(get, "/metrics"))[1]
+        )
         assert await asyncio.to_thread(get, "/readyz") == (503, "not ready: s0\n")
         assert (await asyncio.to_thread(get, "/livez"))[0] == 200
         assert '"restarting"' in (await asyncio.to_thread(get, "/v1/status"))[1]
