@@ -384,10 +384,7 @@ class Nvml(Protocol):
         """
 
     def undisturbed(self) -> AbstractContextManager[None]:
-        """
-        Wait for no events within the block, and hold nothing of the GPUs: for cuts, in whose way that
-        might stand. Raises MigError.
-        """
+        """Wait for no events within the block: for cuts, in whose way that might stand."""
 
     def steady(self) -> AbstractContextManager[object]:
         """Have nobody cut within the block: for a thread that asks beside the one that may."""

@@ -1,14 +1,12 @@
 """MIG as a partitioner: GPU instances by NVML, real or on paper."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 from launcher import apply, drivers, layout, parted, plan, stages
 from launcher.config import LauncherConfig
-from launcher.cures import sentence
 from launcher.cutting import Journal, set_mode
 from launcher.errors import GpuError, PlanError
 from launcher.mig import Gpu, GpuEvent, MigError
@@ -92,7 +90,7 @@ class MigPartitioner:
 
     def cut(self, work: Sequence[object], store: StateStore) -> dict[str, Device]:
         """Carry out cuts."""
-        with self._undisturbed():
+        with self._host.nvml.undisturbed():
             devices = apply.cut(self.gpus, cast("Sequence[Cut]", work), store)
         return {
             name: Device(uuid, (("CUDA_VISIBLE_DEVICES", uuid),)) for name, uuid in devices.items()
@@ -126,16 +124,8 @@ class MigPartitioner:
 
     def uncut(self, store: StateStore) -> None:
         """Restore what was found."""
-        with self._undisturbed():
+        with self._host.nvml.undisturbed():
             apply.uncut(self.gpus, store)
-
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        try:
-            with self._host.nvml.undisturbed():
-                yield
-        except MigError as error:  # of opening the library anew: what is cut tells its own
-            raise GpuError(sentence(error)) from error
 
     def close(self) -> None:
         """Close the library."""

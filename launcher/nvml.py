@@ -10,7 +10,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import pynvml
@@ -91,15 +91,9 @@ class RealNvml:
         """Return the next event; see launcher/nvml_events.py."""
         return self._events.wait(gpu_uuids, timeout_s)
 
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Wait for no events within the block, and be no client of what is to be cut."""
-        with self._events.closed():
-            # Who has looked at MIG devices may count as a client of their instances, which cannot
-            # be destroyed then. Opened anew, the library has looked at nothing.
-            call("close the NVIDIA driver", pynvml.nvmlShutdown)
-            call(OPEN, pynvml.nvmlInit)
-            yield
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Wait for no events within the block."""
+        return self._events.closed()
 
     def steady(self) -> AbstractContextManager[object]:
         """Have the library stay open within the block."""
@@ -119,6 +113,7 @@ class RealGpu:
         self._uuid = uuid_of(device_at(index))
         self._index = index
         self._events = events
+        self._has_looked = False
 
     @property
     def index(self) -> int:
@@ -180,9 +175,7 @@ class RealGpu:
             status = call(operation, pynvml.nvmlDeviceSetMigMode, self._device(), wanted)
             if status != pynvml.NVML_SUCCESS and self._mode() != (enabled, enabled):
                 raise MigError(operation, code_of(status), self._users())
-            # The switch may have reset the GPU, which changes handles and minor numbers.
-            call(operation, pynvml.nvmlShutdown)
-            call(OPEN, pynvml.nvmlInit)
+            self._open_anew(operation)  # the switch may have reset the GPU
             if self.mig_mode()[0] is not enabled:
                 raise MigError(operation, MigCode.RESET_REQUIRED, "the mode is pending")
 
@@ -230,7 +223,8 @@ class RealGpu:
     def destroy_gpu_instance(self, gpu_instance_id: int) -> None:
         """Destroy a GPU instance without compute instances."""
         operation = f"destroy GPU instance {gpu_instance_id}"
-        self._try(operation, pynvml.nvmlGpuInstanceDestroy, self._instance(gpu_instance_id))
+        destroy = pynvml.nvmlGpuInstanceDestroy
+        self._destroy(operation, destroy, lambda: self._instance(gpu_instance_id))
 
     # --- compute instances ------------------------------------------------------------------
     def compute_profiles(self, gpu_instance_id: int) -> tuple[ComputeInstanceProfile, ...]:
@@ -276,14 +270,17 @@ class RealGpu:
     def destroy_compute_instance(self, gpu_instance_id: int, compute_instance_id: int) -> None:
         """Destroy a compute instance that nobody uses."""
         operation = f"destroy compute instance {compute_instance_id} of {gpu_instance_id}"
-        instance = self._instance(gpu_instance_id)
         by_id = pynvml.nvmlGpuInstanceGetComputeInstanceById
-        inside = call(operation, by_id, instance, compute_instance_id)
-        self._try(operation, pynvml.nvmlComputeInstanceDestroy, inside)
+
+        def find() -> Any:
+            return call(operation, by_id, self._instance(gpu_instance_id), compute_instance_id)
+
+        self._destroy(operation, pynvml.nvmlComputeInstanceDestroy, find)
 
     def mig_devices(self) -> tuple[MigDevice, ...]:
         """Return the MIG devices. Their indexes may have holes, and shift: they are not kept."""
         device, found = self._device(), []
+        self._has_looked = True
         for index in range(
             call("count MIG devices", pynvml.nvmlDeviceGetMaxMigDeviceCount, device)
         ):
@@ -333,6 +330,7 @@ class RealGpu:
         """Return the memory of the GPU, or of the MIG device with this UUID."""
         device: Any = self._device()
         if mig_uuid:
+            self._has_looked = True
             device = perhaps(pynvml.nvmlDeviceGetHandleByUUID, mig_uuid)
         info = perhaps(pynvml.nvmlDeviceGetMemoryInfo, device) if device is not None else None
         return Memory(info.total // MIB, info.used // MIB) if info else None
@@ -399,6 +397,27 @@ class RealGpu:
     def _instance(self, gpu_instance_id: int) -> Any:
         by_id = pynvml.nvmlDeviceGetGpuInstanceById
         return call(f"find GPU instance {gpu_instance_id}", by_id, self._device(), gpu_instance_id)
+
+    def _destroy(
+        self, operation: str, function: Callable[..., Any], find: Callable[[], Any]
+    ) -> None:
+        try:
+            self._try(operation, function, find())
+            return
+        except MigError as error:
+            if error.code is not MigCode.IN_USE or not self._has_looked:
+                raise
+        # Who has looked at a MIG device may count as its client, and be in his own way. A library
+        # that is opened anew has looked at nothing.
+        with self._events.closed():
+            self._open_anew(operation)
+            self._has_looked = False
+            self._try(operation, function, find())
+
+    def _open_anew(self, operation: str) -> None:
+        """Handles, minor numbers and what the library holds of the GPU are asked for anew."""
+        call(operation, pynvml.nvmlShutdown)
+        call(OPEN, pynvml.nvmlInit)
 
     def _try(self, operation: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Make a call that changes something; who is in the way is told when it is refused."""

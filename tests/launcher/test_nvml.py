@@ -279,12 +279,20 @@ def test_a_driver_without_events_says_so(nvml, monkeypatch, function, code):
     assert host.wait_event([uuid], 0.0) is None
 
 
-def test_who_cuts_has_looked_at_nothing(nvml, tmp_path):
-    """A library that has looked at a MIG device may be a client of it, in the way of its end."""
-    host = nvml(1)
+def test_one_who_has_looked_at_a_device_is_not_in_his_own_way(nvml, tmp_path, monkeypatch):
+    """A library that has looked at a MIG device may count as its client, until it is shut down."""
+    monkeypatch.setenv("NVML_STAND_IN_CLIENTS", "1")
+    (gpu,) = nvml(1).gpus()
+    gpu.set_mig_mode(True)
+    instance = gpu.create_gpu_instance(9, Placement(0, 4))
+    compute = gpu.create_compute_instance(instance.id, 2)
+    assert len(gpu.mig_devices()) == 1
     (tmp_path / "calls").unlink()
-    with host.undisturbed():
-        assert calls(tmp_path) == ["nvmlShutdown", "nvmlInitWithFlags"]
+    gpu.destroy_compute_instance(instance.id, compute.id)
+    gpu.destroy_gpu_instance(instance.id)
+    made = calls(tmp_path)
+    assert made.count("nvmlShutdown") == made.count("nvmlInitWithFlags") == 1
+    assert gpu.gpu_instances() == ()
 
 
 def test_one_who_waits_is_waited_for_before_the_library_closes(nvml, events):

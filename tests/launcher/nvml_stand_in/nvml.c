@@ -10,6 +10,7 @@
  * NVML_STAND_IN_LOG names a file that gets one line for each call.
  * NVML_STAND_IN_REFUSE=FUNCTION:CODE has one function always answer a code.
  * NVML_STAND_IN_COUNT is said to be the number of instances of each profile, and is written to arrays.
+ * NVML_STAND_IN_CLIENTS=1 has who looks at a MIG device be its client, until the library is shut down.
  * NVML_STAND_IN_EVENTS names a file with a line for each event: GPU, XID, GPU and compute instance.
  */
 #define _GNU_SOURCE
@@ -103,6 +104,7 @@ enum { GPU_MAGIC = 0x47505531, GI_MAGIC = 0x47493131, CI_MAGIC = 0x43493131 };
 
 static state_t *S;
 static int inits;
+static int has_looked; /* at a MIG device, since the library was opened */
 static event_set_t event_set; /* one at a time; none is to be left open */
 enum { SET_MAGIC = 0x45564e54, XID = 8 };
 /* MIG device handles: a table, so that a pointer tells which (gpu, gi, ci) it means. */
@@ -196,8 +198,10 @@ int nvmlShutdown(void) {
     ENTER();
     if (inits == 1 && event_set.magic) abort(); /* somebody may still wait for it */
     inits--;
+    has_looked = 0;
     return OK;
 }
+static int in_own_way(void) { return has_looked && getenv("NVML_STAND_IN_CLIENTS"); }
 const char *nvmlErrorString(int code) { (void)code; return "an error of the stand-in"; }
 int nvmlDeviceGetCount_v2(unsigned *count) { ENTER(); *count = S->gpus; return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
@@ -359,6 +363,7 @@ int nvmlGpuInstanceDestroy(void *h) {
     gi_t *gi = h;
     if (!gpu_of(gi)) return INVALID_ARGUMENT;
     if (!may_change()) return NO_PERMISSION;
+    if (in_own_way()) return IN_USE;
     for (int c = 0; c < CI_MAX; c++) if (gi->ci[c].used) return IN_USE;
     gi->used = 0;
     return OK;
@@ -449,6 +454,7 @@ int nvmlComputeInstanceDestroy(void *h) {
     ENTER();
     if (!gi_of(h)) return INVALID_ARGUMENT;
     if (!may_change()) return NO_PERMISSION;
+    if (in_own_way()) return IN_USE;
     ((ci_t *)h)->used = 0;
     return OK;
 }
@@ -498,6 +504,7 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *h, unsigned index, void **handle) 
         size_t slot = (g->number * GI_MAX + index) * CI_MAX + (size_t)c;
         migs[slot].gpu = g; migs[slot].gi = gi; migs[slot].ci = &gi->ci[c];
         *handle = &migs[slot];
+        has_looked = 1;
         return OK;
     }
     return NOT_FOUND;
