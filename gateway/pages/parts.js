@@ -24,7 +24,7 @@ export function attribute(node, name, value) {
 
 // 7 slices are told apart at a glance, also by most who do not see all colours; more get hues of
 // their own by the golden angle.
-const COLOURS = ["#4c8dff", "#f28e2b", "#2ca58d", "#e15779", "#9b6dde", "#c9a227", "#17a2c7", "#8c6d5a"];
+const COLOURS = ["#4c8dff", "#f28e2b", "#2ca58d", "#e15779", "#a67be6", "#c9a227", "#17a2c7", "#a98a74"];
 
 export function colour(index) {
   if (index < COLOURS.length) return COLOURS[index];

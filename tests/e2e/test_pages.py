@@ -239,6 +239,60 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(
         assert max(int(part) for part in re.findall(r"\d+", background)) < 64, "dark"
 
 
+FAINT = """() => {
+  const channels = (text) => {
+    const found = text.match(/[\\d.]+/g).map(Number);
+    const unit = text.startsWith("color(") ? 1 : 255;
+    return [...found.slice(0, 3).map((v) => v / unit), found[3] ?? 1];
+  };
+  const light = (text) => {
+    const [r, g, b] = channels(text).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    const colour = getComputedStyle(node).backgroundColor;
+    if (channels(colour)[3] > 0.6) return colour;
+    return node.parentElement ? behind(node.parentElement) : "rgb(255, 255, 255)";
+  };
+  const faint = {};
+  for (const node of document.querySelectorAll("body *")) {
+    const says = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!says || !node.checkVisibility() || node.disabled) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) faint[`${node.tagName}.${node.className} in ${behind(node)}`] = contrast;
+  }
+  return faint;
+}"""
+"""Texts with less contrast than WCAG 2.2 asks for at level AA."""
+NAMELESS = """() => [...document.querySelectorAll("button, a, input, select")].filter((node) =>
+  node.checkVisibility() && !(node.innerText.trim() || node.ariaLabel || node.labels?.length || node.title
+    || node.querySelector("img[alt]:not([alt=''])"))).map((node) => node.outerHTML)"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_all_that_is_written_can_be_read_and_all_that_is_pressed_has_a_name(
+    stack: Stack, browser: Browser, dark: bool
+) -> None:
+    stack.ask("POST", "/v1/slices/s1/drain")
+    stack.ask("POST", "/v1/slices/s2/disable")
+    os.kill(stack.triton_pid("s5"), signal.SIGKILL)
+    with opened(browser, f"http://{stack.admin}/", dark=dark) as page:
+        expect(tile(page, "s5")).to_have_attribute("data-state", "unready")
+        expect(page.locator("#events li").first).to_be_visible()
+        page.emulate_media(reduced_motion="reduce")  # no colour is on its way to another
+        assert page.evaluate(FAINT) == {}
+        assert page.evaluate(NAMELESS) == []
+    with opened(browser, f"http://{stack.admin}/flowers", dark=dark) as page:
+        page.locator(".tile").first.click()
+        expect(page.locator("#answer li")).to_have_count(3)
+        page.get_by_role("button", name="Start").click()
+        for name in ("s0", "s3", "s4", "s6"):
+            expect(page.locator(f'.tile .who:text-is("{name}")').first).to_be_visible()
+        assert page.evaluate(FAINT) == {}
+        assert page.evaluate(NAMELESS) == []
+
+
 # --- tokens and restarts ----------------------------------------------------------------------
 
 
