@@ -132,10 +132,9 @@ class Gateway:
             POLICIES[config.balancing.policy], config.health.thresholds(), loop.time,
             config.ejection.values(),
         )  # fmt: skip
-        self._control = ControlPlane(
-            config, self.registry, counters, lambda: self._front.draining, security
-        )
+        self._control = ControlPlane(config, self.registry, counters, self._not_serving, security)
         self._front: Front
+        self._listening = False
         check_soon = self._control.check_soon
         if config.workers == 1:
             self._front = Alone(config, self.registry, counters, check_soon, security.data_tls)
@@ -172,6 +171,7 @@ class Gateway:
         self._composer.start()
         await self._control.start(admin=not admin)
         await self._front.start(self._doors)
+        self._listening = True
         if admin:
             await self._control.take_over_admin(admin)
         log.info(
@@ -188,6 +188,11 @@ class Gateway:
         if predecessor is not None:
             predecessor.serving()
         takeover.notify_service_manager()
+
+    def _not_serving(self) -> str:
+        if not self._listening:
+            return "the gateway does not listen to clients yet"
+        return "the gateway is shutting down" if self._front.draining else ""
 
     async def run(self) -> None:
         """Serve until a signal or a successor ends it."""

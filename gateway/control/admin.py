@@ -63,6 +63,7 @@ class AdminServer:
     Args:
         listen: Where it listens.
         security: Who may call, and the certificates; anybody over plain text when None.
+        not_serving: Says why clients are not served, as the gateway starts or stops; "" while they are.
         events: What `GET /v1/events` tells; nothing ever happens when None.
 
     Attributes:
@@ -81,7 +82,7 @@ class AdminServer:
         counters: Counters,
         checker: HealthChecker,
         keeper: ChoiceKeeper,
-        is_shutting_down: Callable[[], bool],
+        not_serving: Callable[[], str],
         security: Security | None = None,
         events: EventLog | None = None,
     ) -> None:
@@ -102,7 +103,7 @@ class AdminServer:
         self._keeper = keeper
         self._events = events or EventLog()
         self._live = LiveFeed(registry, self._events, self._about, self._sync, self._told_queues)
-        self._is_shutting_down = is_shutting_down
+        self._not_serving = not_serving
         self._runner: web.AppRunner | None = None
         self._process = psutil.Process()
         self._started_s = 0.0
@@ -289,7 +290,7 @@ class AdminServer:
         return answered({"live": True})
 
     async def _get_readyz(self, request: web.Request) -> web.Response:
-        ready, view = views.readiness(self._registry, self._is_shutting_down())
+        ready, view = views.readiness(self._registry, self._not_serving())
         if self._gate.known(request) is None:  # asked without a token: the answer names no slice
             view = {"ready": ready}
         return answered(view, 200 if ready else 503)
@@ -302,7 +303,7 @@ class AdminServer:
     def _about(self) -> dict[str, Any]:
         return views.gateway(
             self._version, self.clients, self._keeper.policy, POLICIES, self._registry,
-            self._is_shutting_down(), self._counters, self._figures(), self._told_queues(),
+            self._not_serving(), self._counters, self._figures(), self._told_queues(),
         )  # fmt: skip
 
     async def _sync(self) -> None:

@@ -49,7 +49,7 @@ class ControlPlane:
         config: Config,
         registry: SliceRegistry,
         counters: Counters,
-        is_shutting_down: Callable[[], bool],
+        not_serving: Callable[[], str],
         security: Security | None = None,
     ) -> None:
         self._registry = registry
@@ -61,7 +61,7 @@ class ControlPlane:
         self._checker = HealthChecker(registry, make_probe(config.health), config.health)
         self._discovery = Discovery(registry, configured_sources(config))
         self._admin = AdminServer(
-            config.admin.listen, registry, counters, self._checker, self._keeper, is_shutting_down,
+            config.admin.listen, registry, counters, self._checker, self._keeper, not_serving,
             security or Security(config), self._events,
         )  # fmt: skip
         self._admin.clients = config.listen

@@ -122,13 +122,18 @@ def _limit(limit: int) -> int | None:
     return None if limit >= NO_LIMIT else limit
 
 
-def readiness(registry: SliceRegistry, shutting_down: bool) -> tuple[bool, dict[str, Any]]:
-    """Return whether the gateway can serve, and the answer to `GET /readyz`."""
+def readiness(registry: SliceRegistry, not_serving: str) -> tuple[bool, dict[str, Any]]:
+    """
+    Return whether the gateway can serve, and the answer to `GET /readyz`.
+
+    Args:
+        not_serving: Why clients are not served, whatever the slices do; "" while they are.
+    """
     routable = len(registry.everywhere.members)
     total = len(registry.slices)
-    ready = is_ready(registry) and not shutting_down
-    if shutting_down:
-        why = "the gateway is shutting down"
+    ready = is_ready(registry) and not not_serving
+    if not_serving:
+        why = not_serving
     elif routable:
         why = f"{routable} of {total} slices can serve"
         if not ready:
@@ -147,13 +152,13 @@ def gateway(
     policy: str,
     policies: Iterable[str],
     registry: SliceRegistry,
-    shutting_down: bool,
+    not_serving: str,
     counters: Counters,
     figures: ProcessFigures,
     told: QueueReport,
 ) -> dict[str, Any]:
     """Return what the live page tells of the gateway itself, by the names that /metrics has."""
-    _, ready = readiness(registry, shutting_down)
+    _, ready = readiness(registry, not_serving)
     return {
         "version": version,
         "clients": [str(endpoint) for endpoint in clients],

@@ -47,7 +47,7 @@ class Served:
             Counters(),
             HealthChecker(registry, TritonProbe(), HealthSection()),
             ChoiceKeeper(folder / "state.json", registry, "least_load"),
-            lambda: False,
+            lambda: "",
         )
         self.server = TestServer(server.application())
 

@@ -34,12 +34,12 @@ class Admin:
 
     def __init__(self, state_file: Path) -> None:
         self.fleet = Fleet("a", "b")
-        self.shutting_down = False
+        self.not_serving = ""
         registry = self.fleet.registry
         self.keeper = ChoiceKeeper(state_file, registry, "least_load")
         checker = HealthChecker(registry, TritonProbe(), HealthSection())
         self.server = AdminServer(
-            NOBODY, registry, Counters(), checker, self.keeper, lambda: self.shutting_down
+            NOBODY, registry, Counters(), checker, self.keeper, lambda: self.not_serving
         )
         self.server.front = Front(NOBODY)
         self.processes = Played()
@@ -244,10 +244,10 @@ async def test_alive_is_alive_whatever_the_slices_do(admin: Admin) -> None:
 async def test_ready_while_one_slice_can_serve_and_the_gateway_stays(admin: Admin) -> None:
     admin.fleet.registry.record(admin.fleet["a"], REFUSED)
     assert (await admin.call("GET", "/readyz"))[0] == 200
-    admin.shutting_down = True
+    admin.not_serving = "the gateway is shutting down"
     status, body = await admin.call("GET", "/readyz")
     assert (status, body["reason"]) == (503, "the gateway is shutting down")
-    admin.shutting_down = False
+    admin.not_serving = ""
     admin.fleet.registry.record(admin.fleet["b"], REFUSED)
     status, body = await admin.call("GET", "/readyz")
     assert (status, body["ready"]) == (503, False)

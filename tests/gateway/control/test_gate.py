@@ -47,7 +47,7 @@ class Served:
             self.counters,
             HealthChecker(registry, make_probe(HealthSection()), HealthSection()),
             ChoiceKeeper(folder / "state.json", registry, "least_load"),
-            lambda: False,
+            lambda: "",
             self.security,
         )
 

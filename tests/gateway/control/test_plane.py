@@ -43,7 +43,7 @@ class Running:
         policy = POLICIES[config.balancing.policy]
         self.config = config
         self.registry = SliceRegistry(policy, config.health.thresholds(), clock)
-        self.plane = ControlPlane(config, self.registry, Counters(), lambda: False)
+        self.plane = ControlPlane(config, self.registry, Counters(), lambda: "")
 
     async def call(self, method: str, path: str) -> tuple[int, Any]:
         async with (

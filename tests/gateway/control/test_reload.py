@@ -262,7 +262,7 @@ class Running:
         policy = POLICIES[config.balancing.policy]
         self.registry = SliceRegistry(policy, config.health.thresholds(), clock)
         security = Security(config)
-        self.plane = ControlPlane(config, self.registry, Counters(), lambda: False, security)
+        self.plane = ControlPlane(config, self.registry, Counters(), lambda: "", security)
         targets = [security, *self.plane.reload_targets]
         self.plane.serve_reloads(Reloader(path, config, targets, self.plane.settle))
 
