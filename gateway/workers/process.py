@@ -14,8 +14,10 @@ from gateway.fleet.queue_report import QueueReport
 from gateway.workers.channel import Channel, Message
 from gateway.workers.totals import Gauges
 
+QUIET_S: Final = 3.0
+"""A worker says something every second; while one has not for so long, others accept at its door."""
 SILENT_S: Final = 10.0
-"""A worker says something every second; one that is silent for so long hangs."""
+"""One that is silent for so long hangs."""
 
 
 async def spawn(channel: int, inherited: Sequence[int]) -> asyncio.subprocess.Process:
@@ -44,10 +46,12 @@ class Process:
 
     Args:
         said: Told of each message, after it has been taken note of here.
+        quiet: Told when the worker has fallen silent, and when it says something again.
         silent: Told when the worker has said nothing for too long.
 
     Attributes:
         state: STARTING, SERVING or LEAVING.
+        is_quiet: It serves, but has said nothing for QUIET_S.
         connections: As of its last report.
         queues: What its lines hold and have done, as of its last report.
         gauges: What has to be taken back when it ends.
@@ -60,10 +64,12 @@ class Process:
         self,
         index: int,
         said: Callable[["Process", Message], None],
+        quiet: Callable[[], None],
         silent: Callable[["Process"], None],
     ) -> None:
         self.index = index
         self.state = STARTING
+        self.is_quiet = False
         self.connections = 0
         self.queues: QueueReport | None = None
         self.gauges = Gauges()
@@ -74,11 +80,13 @@ class Process:
         self.channel: Channel
         self._loop = asyncio.get_running_loop()
         self._said = said
+        self._quiet = quiet
         self._silent = silent
         self._process: asyncio.subprocess.Process
         self._accepts: set[int] | None = None
         self._syncs: dict[int, asyncio.Future[None]] = {}
         self._alarm: asyncio.TimerHandle | None = None
+        self._hint: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
 
     @property
@@ -96,8 +104,9 @@ class Process:
         await self._closed.wait()
         self.state = LEAVING
         self.why = _how(code)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for timer in (self._alarm, self._hint):
+            if timer is not None:
+                timer.cancel()
         for wait in self._syncs.values():
             wait.cancel()
         self.ended.set()
@@ -107,6 +116,10 @@ class Process:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self._loop.call_later(within_s, self._silent, self)
+
+    def _becomes_quiet(self) -> None:
+        self.is_quiet = True
+        self._quiet()
 
     def accept(self, doors: set[int]) -> None:
         """Let it accept at these doors and no others."""
@@ -135,6 +148,12 @@ class Process:
 
     def _on_message(self, message: Message) -> None:
         self.expect(SILENT_S)
+        if self._hint is not None:
+            self._hint.cancel()
+        self._hint = self._loop.call_later(QUIET_S, self._becomes_quiet)
+        if self.is_quiet:
+            self.is_quiet = False
+            self._quiet()
         match message["said"]:
             case "ready":
                 self.state = SERVING

@@ -199,7 +199,7 @@ class Supervisor:
     async def _spawn(self, index: int) -> Process:
         doors = self._doors.numbers
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        process = Process(index, self._said, self._quiet)
+        process = Process(index, self._said, self._divide, self._silent)
         try:
             with theirs:
                 inherited = [
@@ -250,16 +250,21 @@ class Supervisor:
         finally:
             self._pauses.remove(stopped)
 
-    def _quiet(self, process: Process) -> None:
+    def _silent(self, process: Process) -> None:
         """The worker has said nothing for too long."""
         log.error("worker.hung", index=process.index, pid=process.pid)
         process.kill()
 
     def _divide(self) -> None:
-        """Let those that serve accept at all doors."""
+        """
+        Let those that serve accept at all doors.
+
+        One that has fallen silent keeps its own, in case it is only slow, and others accept there too.
+        """
         if self.draining:
             return
-        serving = {process.index: process for process in self._serving()}
+        all_serving = {process.index: process for process in self._serving()}
+        serving = {index: p for index, p in all_serving.items() if not p.is_quiet} or all_serving
         for index, doors in divided_among(sorted(serving), self._doors.count).items():
             serving[index].accept(doors)
 

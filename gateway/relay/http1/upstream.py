@@ -7,7 +7,7 @@ from gateway.errors import BAD_ANSWER, Fault
 from gateway.fleet.lanes import Lane
 from gateway.fleet.outcomes import LOST, REJECTED, TIMEOUT
 from gateway.fleet.slices import Slice
-from gateway.limits import GIB
+from gateway.limits import GIB, KIB
 from gateway.relay.http1.answer_head import UNTIL_CLOSE, AnswerHead, judge_answer
 from gateway.relay.http1.body import LAST_CHUNK, ChunkedBody, framed, taken_from
 from gateway.relay.http1.grammar import CHUNKED, bare_line_end
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _ANSWER_START: Final = b"HTTP/1."
 INTERIM_MAX: Final = 16
 """1xx answers before the real one."""
+DRAINED_BYTES_MAX: Final = 256 * KIB
+"""Of an answer that nobody wants: more costs more to read than another connection to open."""
 ANSWER_BYTES_MAX: Final = 1024 * GIB
 """Of a chunked answer: streams may be long, their sizes must still be numbers."""
 SMALL_STREAK: Final = 16
@@ -190,11 +192,12 @@ class Upstream:
 
         Triton does not notice that a client leaves while it infers, so its slot stays taken, and
         counts that dropped would draw more work to the busiest slice. A stream that has begun is
-        another matter: Triton cancels it when its connection closes.
+        another matter: Triton cancels it when its connection closes. And a large answer that has begun
+        is not worth reading to its end: the slice is done with it.
         """
         member = self.stock.member
         self.client = None
-        if self._head is not None and self._left < 0:
+        if self._head is not None and not 0 <= self._left <= DRAINED_BYTES_MAX:
             self.close()
             member.end()
             if lane is not None:

@@ -143,6 +143,19 @@ def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
     assert running.workers()[0]["pid"] != victim["pid"]
 
 
+def test_new_clients_do_not_wait_for_a_worker_that_is_stopped(start: Start) -> None:
+    """Soon another accepts at its door, before it is known whether it will go on."""
+    running = start(workers=2)
+    victim = running.workers()[0]["pid"]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        answers = [Waiting(running) for _ in range(12)]
+        assert [answer.answer() for answer in answers] == [(200, b"ok")] * 12
+    finally:
+        os.kill(victim, signal.SIGCONT)
+    assert [running.infer() for _ in range(6)] == [(200, b"ok")] * 6
+
+
 def test_disable_waits_for_the_work_of_all_workers(start: Start, slices: StandIns) -> None:
     running = start(workers=3)
     slices.held = True

@@ -230,6 +230,21 @@ def test_a_client_that_leaves_a_stream_cancels_it(stage):
     assert stage.idle
 
 
+@pytest.mark.parametrize(("size", "drained"), [(200_000, True), (8_000_000, False)])
+def test_a_client_that_leaves_its_answer_does_not_have_all_of_it_read(stage, size, drained):
+    """The slice is done with it, and what is left of a large one costs more than a connection."""
+    client, name = bound(stage)
+    stage.slice(name).sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx" % size)
+    client.resets()
+    stage.run()
+    connection = stage.slice(name)
+    assert connection.closing is not drained
+    if drained:
+        connection.sends(b"x" * (size - 1))
+        assert not connection.closing
+    assert stage.idle
+
+
 def test_a_client_that_leaves_while_it_waits_is_forgotten(stage):
     stage.dialer.silent = {stage.port(name) for name in "abc"}
     client, _ = bound(stage)
