@@ -1,5 +1,6 @@
 """The GPU is cut anew while clients send: no request fails, whatever interrupts it."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.stack import REPOSITORY, Stack, wait_until
-from tests.support.load import Load, plain
+from tests.support.load import Load, every_kind, plain
 from tests.support.watchdog import taken_down_after
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 MIXED = {"s0": "2g.10gb", "s2": "1g.5gb", "s3": "1g.5gb", "s4": "3g.20gb"}
+STEPS = (2, 5, 9, 13, 17)
+"""At which writings of its state a launcher dies, of the twenty and more that a re-cut takes."""
 SEVEN = {f"s{i}": "1g.5gb" for i in range(7)}
 
 
@@ -145,3 +148,34 @@ def test_a_launcher_that_is_killed_in_the_middle_is_replaced_by_apply(own_stack:
         load.wait_for(20)
     assert load.errors == []
     assert profiles(stack) == MIXED
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_killed_at_any_step_it_is_completed_by_the_next(own_stack: Stack, tmp_path: Path) -> None:
+    """There and back again; each launcher dies while it cuts, the next takes over what it left."""
+    stack, journal = own_stack, tmp_path / "journal"
+    targets = itertools.cycle([("3g,2g,1g,1g", MIXED.values()), ("all-1g", SEVEN.values())])
+
+    def ask(layout: str, dies_at: int) -> int:
+        command = (
+            sys.executable, "-m", "tests.containers.killing", str(dies_at), str(journal),
+            "apply", layout, "--state-dir", str(stack.folder), "--gateway-admin", stack.admin,
+        )  # fmt: skip
+        return subprocess.run(command, capture_output=True, cwd=REPOSITORY, check=False).returncode
+
+    assert stack.launcher is not None
+    os.killpg(stack.launcher.pid, signal.SIGKILL)
+    stack.launcher.wait(30)
+    with Load(every_kind(stack.address), pause_s=0.02) as load:
+        assert ask("all-1g", dies_at=STEPS[0]) == 0
+        for this, following in itertools.pairwise((*STEPS, 1)):
+            layout, wanted = next(targets)
+            journal.touch()
+            assert ask(layout, dies_at=following) == 2, f"nothing died at step {this}"
+            assert journal.read_text() == "before a state"
+            journal.unlink()
+            assert ask(layout, dies_at=following) == 0
+            load.wait_for(20)
+            assert sorted(profiles(stack).values()) == sorted(wanted)
+    assert load.errors == []
