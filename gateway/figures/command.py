@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -32,6 +33,7 @@ from gateway.terminal.connecting import add_admin_options, admin
 BUILT_IN: Final = "built-in load"
 CONCURRENCY: Final = "1,2,4,6,8,12,16,24,32,40,48,64,80,100"
 CLIENTS: Final = "127.0.0.1:50050"
+ORDERS: Final = "orders.json"
 ANSWER_S: Final = 10.0
 LOAD_BUSY: Final = 0.9
 """Share of a processor from which on a process of the load has no time left."""
@@ -85,11 +87,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure what is missing, and draw what there is. Raises CallError."""
     if arguments.processes < 1:
         raise CallError("--processes: 1 or more")
+    # Told to end by whatever means, it leaves the slices as they were: as with Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with _system(arguments) as started:
         calls = AdminClient(f"http://{started.admin}") if started else admin(arguments)
         endpoint = started.clients if started else addresses.near(_endpoint(arguments.url))
         model = arguments.model or (system.MODEL if arguments.simulated else "flower")
-        fleet = Fleet(calls)
+        # Slices that this command has started itself are nobody's afterwards.
+        folder = arguments.out / "system" if started else arguments.out
+        fleet = Fleet(calls, folder / ORDERS)
         built_in = arguments.built_in or arguments.direct
         program = None if built_in else shutil.which(perf_analyzer.PROGRAM)
         conditions = _conditions(arguments, fleet, endpoint, model, program)

@@ -1,5 +1,6 @@
 """A whole system of the command's own: launcher, Tritons, gateway, on free ports of this machine."""
 
+import ctypes
 import json
 import random
 import shutil
@@ -26,6 +27,8 @@ PORTS: Final = 16
 READY_S: Final = 240.0
 STOP_S: Final = 60.0
 _MODELS: Final = Path(__file__).parent / "models"
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ def _start(folder: Path, program: str, *arguments: str) -> "subprocess.Popen[byt
         return subprocess.Popen(
             [sys.executable, "-m", program, *arguments], stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
+            # However the command ends, even killed, what it has started goes with it.
+            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM)),  # noqa: PLW1509
         )  # fmt: skip
 
 
