@@ -170,6 +170,8 @@ class Gateway:
         self._doors = Doors.open(config.listen, config.workers, taken_over)
         self._composer.start()
         await self._control.start(admin=not admin)
+        if predecessor is not None:
+            await self._control.until_ready(predecessor.slices)
         await self._front.start(self._doors)
         self._listening = True
         if admin:
@@ -251,10 +253,11 @@ class Gateway:
             raise UpgradeError("it is being replaced or stopped already")
         self._upgrading = asyncio.current_task()
         numbers = self._doors.numbers
+        slices = [member.name for member in self.registry.everywhere.members]
         log.info("gateway.upgrade_begun", asked_by=asked_by)
         try:
             pid = await self._control.hand_over(
-                lambda admin: takeover.start_successor(numbers, admin)
+                lambda admin: takeover.start_successor(numbers, admin, slices)
             )
         except UpgradeError as error:
             log.error("gateway.upgrade_failed", reason=str(error), hint="this gateway goes on")

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final
 
 import structlog
 
@@ -20,11 +21,16 @@ from gateway.control.processes import ProcessCalls
 from gateway.control.reload import Apply, Reloader, ReloadTarget
 from gateway.control.security import Security
 from gateway.control.tasks import Tasks
+from gateway.fleet.health import ENABLED
 from gateway.fleet.registry import SliceRegistry
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
 
 log = structlog.get_logger()
+
+UNTIL_READY_S: Final = 10.0
+"""For slices that answer slowly just now: enough for a check that fails and two that pass."""
+LOOK_S: Final = 0.02
 
 
 class ControlPlane:
@@ -53,6 +59,7 @@ class ControlPlane:
         security: Security | None = None,
     ) -> None:
         self._registry = registry
+        self._clock = asyncio.get_running_loop().time
         registry.ready_when = config.triton.ready
         self._settings = config.health
         self._tasks = Tasks()
@@ -103,6 +110,26 @@ class ControlPlane:
                 await self._checker.first_round()
         except TimeoutError:
             pass  # the log has named those that were found down; the rest stay `starting`
+
+    async def until_ready(self, names: Collection[str]) -> None:
+        """
+        Wait until the slices of these names take work, for UNTIL_READY_S at most.
+
+        They took our predecessor's, which serves meanwhile: whoever took over before they are known to
+        be well would have nobody to give its clients' requests to.
+        """
+        until_s = self._clock() + UNTIL_READY_S
+        # A look now and then, once in a process's life, costs less than a callback a slice.
+        while (missing := self._not_ready(names)) and self._clock() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        if missing:
+            log.warning("successor.not_all_ready", slices=missing, waited_s=UNTIL_READY_S)
+
+    def _not_ready(self, names: Collection[str]) -> list[str]:
+        slices = self._registry.slices
+        wanted = [slices[name] for name in names if name in slices]
+        # Their configuration may have changed, or the operator's mind.
+        return [m.name for m in wanted if m.order is ENABLED and m.weight and not m.routable]
 
     async def stop(self) -> None:
         """Stop everything; may be called at any time, and again."""

@@ -26,7 +26,7 @@ from gateway.workers.doors import Shares, flat, opened
 log = structlog.get_logger()
 
 VARIABLE: Final = "MIG_GATEWAY_TAKEOVER"
-"""{"doors": see Doors.numbers, "admin": [descriptor], "answer": descriptor}"""
+"""{"doors": see Doors.numbers, "admin": [descriptor], "answer": descriptor, "serving": [slice]}"""
 READY_S: Final = 60.0
 """For a successor to start its workers, check its slices and say that it serves."""
 ANSWER_BYTES_MAX: Final = 64 * 1024
@@ -41,6 +41,7 @@ class Predecessor:
     Attributes:
         doors: Its sockets by endpoint; see Doors.
         admin: Those of its admin API.
+        slices: Names of those that take its work.
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -48,6 +49,7 @@ class Predecessor:
         self.admin = [socket.socket(fileno=number) for number in document["admin"]]
         for sock in self.admin:
             sock.set_inheritable(False)
+        self.slices: list[str] = document["serving"]
         self._answer = document["answer"]
         os.set_inheritable(self._answer, False)
 
@@ -71,9 +73,15 @@ def predecessor() -> Predecessor | None:
     return None if text is None else Predecessor(json.loads(text))
 
 
-async def start_successor(doors: Mapping[str, Sequence[Sequence[int]]], admin: list[int]) -> int:
+async def start_successor(
+    doors: Mapping[str, Sequence[Sequence[int]]], admin: list[int], slices: list[str]
+) -> int:
     """
     Start the gateway anew, and return its process id when it serves.
+
+    Args:
+        doors, admin: See Predecessor.
+        slices: Names of those that take work here, and so should there.
 
     Raises:
         UpgradeError: It does not; it has ended.
@@ -81,7 +89,7 @@ async def start_successor(doors: Mapping[str, Sequence[Sequence[int]]], admin: l
     if os.getpid() == _FIRST:
         raise UpgradeError("it is the first process of a container, which would end with it")
     reader, writer = os.pipe()
-    document = json.dumps({"doors": doors, "admin": admin, "answer": writer})
+    document = json.dumps({"doors": doors, "admin": admin, "answer": writer, "serving": slices})
     try:
         process = await asyncio.to_thread(_start, document, [*flat(doors), *admin, writer])
     except OSError as error:

@@ -35,6 +35,8 @@ SLACK_S: Final = 1.0
 STALLS: Final = 4
 """Programs that a request passes through one after the other, each of which may be kept waiting."""
 BEAT_S: Final = 0.01
+REMARKABLE_S: Final = 0.5
+"""Of answers that took longer it is reported what the gateway did meanwhile, and in the second before."""
 RSS_GROWTH_MAX: Final = 24 * 1024 * 1024
 FDS_GROWTH_MAX: Final = 8
 
@@ -246,6 +248,9 @@ class Trial:
             "fds": [self._before[1], fds],
             "replays": gateway.metrics()["replays_total"],
         }
+        worst = load.slowest()[0]
+        if worst.took_s > REMARKABLE_S:
+            report["meanwhile"] = gateway.logged_between(worst.began_s - 1.0, worst.ended_s)[-20:]
         print(json.dumps(report))  # noqa: T201 - for whoever runs pytest with -rP
         assert not failures, "\n".join(map(str, failures[:20]))
         assert len(load.failures) <= forgiven_max, report

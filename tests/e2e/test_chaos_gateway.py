@@ -14,6 +14,7 @@ import pytest
 from contract import inventory
 from contract.slice_spec import SliceSpec
 from tests.e2e.chaos import LONG, WORKERS, Chaos, Trial
+from tests.support.forwarder import Forwarder
 from tests.support.gateway import Gateway
 from tests.support.waiting import wait_until
 
@@ -69,6 +70,10 @@ def test_changes_of_the_inventory_fail_nothing(chaos: Chaos, seconds: float) -> 
     trial.verify()
 
 
+def one_is_left(gateway: Gateway, workers: int) -> None:
+    wait_until(lambda: len(gateway.pids()) == (1 if workers == 1 else 1 + workers), "one is left")
+
+
 @WORKERS
 def test_upgrades_in_place_fail_nothing(chaos: Chaos, seconds: float, workers: int) -> None:
     gateway = chaos.start(chaos.direct, workers=workers)
@@ -77,8 +82,34 @@ def test_upgrades_in_place_fail_nothing(chaos: Chaos, seconds: float, workers: i
         for _ in trial.turns():
             assert gateway.ask("POST", "/v1/upgrade")[0] == 200
             load.go_on()
-    wait_until(lambda: len(gateway.pids()) == (1 if workers == 1 else 1 + workers), "one is left")
+    one_is_left(gateway, workers)
     trial.verify()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_takes_over_has_found_the_slices_well_before(chaos: Chaos, workers: int) -> None:
+    """Slices that are busy miss its first checks: the old gateway serves until they are known."""
+    health = {"interval": "500ms", "timeout": "300ms", "down_interval": "300ms", "fall": 100}
+    gateway = chaos.start(chaos.forwarded, workers=workers, health=health)
+    old = gateway.main_pid
+    missed = {("unknown", "down")}
+
+    def all_missed() -> bool:
+        lines = gateway.logged("slice.health_changed")
+        return sum((line["before"], line["after"]) in missed for line in lines) == len(chaos.slices)
+
+    trial = Trial(gateway, 0.0)
+    with trial.running() as load:
+        for one in chaos.slices:
+            one.each(Forwarder.freeze)
+        os.kill(old, signal.SIGUSR2)
+        wait_until(all_missed, "the new one has found nobody well")
+        for one in chaos.slices:
+            one.each(Forwarder.thaw)
+        wait_until(lambda: gateway.main_pid != old, "the new one answers")
+        load.go_on()
+    one_is_left(gateway, workers)
+    trial.verify(within_s=30.0)
 
 
 @pytest.mark.parametrize("seconds", LONG)

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from contract.files import write_atomically
 from tests.support.waiting import free_ports, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
+_TOLD = ("event", "slice", "before", "after", "pid", "index", "reason")
 
 
 class Gateway:
@@ -87,6 +90,17 @@ class Gateway:
         """Return the lines of the log that tell of one of `events`."""
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] in events]
+
+    def logged_between(self, began_s: float, ended_s: float) -> list[str]:
+        """Return what the log tells of these moments, by time.monotonic(), a line for each event."""
+        offset_s = datetime.now().timestamp() - time.monotonic()  # noqa: DTZ005 (only a difference)
+        found = []
+        for line in (json.loads(line) for line in self.log.splitlines() if line.startswith("{")):
+            at_s = datetime.fromisoformat(line["timestamp"]).timestamp() - offset_s
+            if began_s <= at_s <= ended_s:
+                what = " ".join(str(line[key]) for key in _TOLD if key in line)
+                found.append(f"{at_s - began_s:.3f} {what}")
+        return found
 
     # --- calls ------------------------------------------------------------------------------
 
