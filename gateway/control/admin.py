@@ -52,6 +52,7 @@ IDLE_S: Final = 75.0
 """Between two calls on one connection."""
 STOP_S: Final = 1.0
 """What waits for a slice to drain when the gateway stops is cut off after this."""
+LOOK_S: Final = 0.05
 
 
 class AdminServer:
@@ -215,7 +216,7 @@ class AdminServer:
             if order is not ENABLED and wait_s is not None:
                 await _idle(member, wait_s)
                 return answered(
-                    views.slice_view(member, _now_s()), 202 if member.in_flight else 200
+                    views.slice_view(member, _now_s()), 202 if _is_busy(member) else 200
                 )
             return answered(views.slice_view(member, _now_s()))
 
@@ -331,15 +332,23 @@ class AdminServer:
         )
 
 
+def _is_busy(member: Slice) -> bool:
+    """Say whether a slice that was taken out still has something to finish."""
+    return member.in_flight > 0 or member.sequences > 0
+
+
 async def _idle(member: Slice, wait_s: float) -> None:
-    """Wait until nothing is in flight on `member`, `wait_s` at most."""
-    if not member.in_flight:
-        return
+    """Wait until nothing is in flight on `member` and its sequences are over, `wait_s` at most."""
     idle = asyncio.Event()
-    member.on_idle.append(idle.set)
     try:
         async with asyncio.timeout(wait_s):
-            await idle.wait()
+            while _is_busy(member):
+                if member.in_flight:
+                    idle.clear()
+                    member.on_idle.append(idle.set)
+                    await idle.wait()
+                else:  # between two requests of a sequence
+                    await asyncio.sleep(LOOK_S)
     except TimeoutError:
         pass
     finally:

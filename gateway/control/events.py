@@ -97,6 +97,12 @@ class EventLog:
             event.set()
 
 
+_FLIPS: Final = {
+    "models": "slice.models_changed", "drained": "slice.drained", "due": "slice.due",
+    "returned": "slice.returned",
+}  # fmt: skip
+
+
 def _log(change: Change) -> None:
     member = change.member
     if member is None:
@@ -123,13 +129,11 @@ def _log(change: Change) -> None:
             emit("slice.health_changed", **facts, **flip)
         case "order":
             log.info("slice.order_changed", **facts, **flip, in_flight=member.in_flight)
-        case "models":
-            log.info("slice.models_changed", **facts, **flip)
+        case "models" | "drained":
+            log.info(_FLIPS[change.event], **facts, **flip)
         case "ejected":
             log.warning("slice.ejected", **facts, **flip, model=change.model)
-        case "due":
-            log.info("slice.due", **facts, **flip, model=change.model)
-        case "returned":
-            log.info("slice.returned", **facts, **flip, model=change.model)
+        case "due" | "returned":
+            log.info(_FLIPS[change.event], **facts, **flip, model=change.model)
         case _:
             raise AssertionError(f"unknown event {change.event!r}")

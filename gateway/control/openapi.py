@@ -44,6 +44,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "order": {"type": "string", "enum": [order.value for order in Order]},
             "healthy": {"type": "boolean", "description": "What the checks have found."},
             "in_flight": _COUNT,
+            "sequences": _COUNT,
             "max_in_flight": _LIMIT,
             "weight": _NUMBER,
             "requests": {**_COUNT, "description": "Given to it, failed attempts included."},

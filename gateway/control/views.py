@@ -39,6 +39,7 @@ def slice_view(member: Slice, now_s: float) -> dict[str, Any]:
         "order": member.order.value,
         "healthy": health.health is UP,
         "in_flight": member.in_flight,
+        "sequences": member.sequences,
         "max_in_flight": _limit(member.max_in_flight),
         "weight": member.weight,
         "requests": member.requests,

@@ -9,11 +9,21 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from contract.slice_spec import SliceSpec
 from gateway.fleet.ejection import EjectionSettings, Ejector
-from gateway.fleet.health import DOWN, ENABLED, UNKNOWN, CheckResult, Health, Order, Thresholds
+from gateway.fleet.health import (
+    DOWN,
+    ENABLED,
+    UNKNOWN,
+    CheckResult,
+    Health,
+    Order,
+    State,
+    Thresholds,
+)
 from gateway.fleet.latency import LatencyWatch
 from gateway.fleet.lifecycle import ALL, DUE, MODEL, NONE, ONE, RESERVE, Traffic, least
 from gateway.fleet.pools import Policy, SlicePool, Trial
@@ -27,8 +37,8 @@ Candidate = tuple[Slice, str, Traffic]
 """A slice, the model it is asked for ("" for none), and what the slice takes whatever the model."""
 
 EVENTS: Final = (
-    "added", "removed", "changed", "health", "order", "models", "ejected", "due", "returned",
-    "panic",
+    "added", "removed", "changed", "health", "order", "drained", "models", "ejected", "due",
+    "returned", "panic",
 )  # fmt: skip
 """Every kind of Change."""
 
@@ -99,6 +109,7 @@ class SliceRegistry:
         self.ready_when = ANY
         self.ejector = Ejector(self, ejection or EjectionSettings(), chance)
         self._latencies = LatencyWatch(self.ejector)
+        self._draining: set[Slice] = set()
         self._untold: deque[Change] = deque()
         self._telling = False
         self._told_panic = False
@@ -169,6 +180,17 @@ class SliceRegistry:
             self.ejector.start_slowly(member, now_s)
         self.publish()
         self.tell(member, "order", reason, before.value, order.value)
+        if order is not ENABLED and member.in_flight and member not in self._draining:
+            self._draining.add(member)
+            member.on_idle.append(partial(self._drained, member))
+
+    def _drained(self, member: Slice) -> None:
+        self._draining.discard(member)
+        if member.order is not ENABLED and self.slices.get(member.name) is member:
+            self.tell(
+                member, "drained", "the last request in flight has ended",
+                State.DRAINING.value, member.order.value,
+            )  # fmt: skip
 
     def record(self, member: Slice, result: CheckResult) -> None:
         """Take the result of a check in."""

@@ -170,12 +170,18 @@ class SequenceTable:
 
     def drop_slice(self, member: Slice) -> None:
         """The slice has lost its sequences: whoever goes on with one gets Triton's own error."""
-        if self.counts.pop(member, None):
+        if count := self.counts.pop(member, 0):
+            member.sequences -= count
             self.live = {
                 key: sequence
                 for key, sequence in self.live.items()
                 if sequence.member is not member
             }
+
+    def drop_all(self) -> None:
+        """The model's requests are independent from now on."""
+        for member in list(self.counts):
+            self.drop_slice(member)
 
     def sweep(self, now_s: float) -> None:
         """Drop what Triton has given up as idle."""
@@ -200,6 +206,7 @@ class SequenceTable:
         sequence = LiveSequence(sequence_id, member, now_s)
         self.live[type(sequence_id), sequence_id] = sequence
         self.counts[member] = self.counts.get(member, 0) + 1
+        member.sequences += 1
         return sequence
 
     def _use(self, sequence: LiveSequence, fields: SequenceFields, now_s: float) -> None:
@@ -215,6 +222,7 @@ class SequenceTable:
 
     def _drop(self, sequence: LiveSequence) -> None:
         del self.live[type(sequence.id), sequence.id]
+        sequence.member.sequences -= 1
         left = self.counts[sequence.member] - 1
         if left:
             self.counts[sequence.member] = left
@@ -248,6 +256,7 @@ class SequenceTables:
         table = self.by_model.get(model)
         if idle_s is None:
             if table is not None:
+                table.drop_all()
                 del self.by_model[model]
                 self._changed()
         elif table is None:

@@ -39,6 +39,7 @@ class Slice:
         on_free: Told of each request that ends while others wait for a slice; None while none do.
         paces: What answers took that can be compared with other slices', by the key of the pool: of
             inference that its clients send alike to all of them.
+        sequences: Live ones that it has; with several workers each counts those that it knows.
         tallies: For the slice ("") and for each model on it, what came of the attempts; only where
             there were failures of late, so mostly empty.
     """
@@ -64,6 +65,7 @@ class Slice:
         "on_idle",
         "order",
         "paces",
+        "sequences",
         "spec",
         "tallies",
         "weight",
@@ -79,6 +81,7 @@ class Slice:
         self.in_flight = 0
         self.column = 0
         self.abandoned = 0  # of in_flight: the client has gone, the slice is still at it
+        self.sequences = 0
         self.charge = 0.0
         self.drag = 1.0
         self.failed_at_s = 0.0

@@ -7,7 +7,8 @@ from gateway.fleet.histogram import Histogram
 from gateway.fleet.slices import Slice
 from gateway.metrics import Counters
 
-_SLICE_COUNTS = ("http_requests", "grpc_requests", "failures", "abandoned")
+_SLICE_GAUGES = ("abandoned", "sequences")
+_SLICE_COUNTS = ("http_requests", "grpc_requests", "failures", *_SLICE_GAUGES)
 _LATENCIES = ("http_latency", "grpc_latency")
 
 Totals = dict[str, Any]
@@ -133,23 +134,27 @@ def _add(more: list[Any], latency: Histogram) -> None:
 
 
 class Gauges:
-    """What a worker's totals leave behind when it ends without saying so: open, abandoned."""
+    """What a worker's totals leave behind when it ends without saying so: what was open or live."""
 
     def __init__(self) -> None:
         self._open = 0
-        self._abandoned: dict[str, int] = {}
+        self._slices: dict[str, dict[str, int]] = {}
 
     def note(self, totals: Totals) -> None:
         """Take in what the worker has told; call it with all that is added."""
         counters = totals.get("counters", {})
         self._open += counters.get("accepted", 0) - counters.get("closed", 0)
         for name, counts in totals.get("slices", {}).items():
-            if more := counts.get("abandoned"):
-                self._abandoned[name] = self._abandoned.get(name, 0) + more
+            of_slice = self._slices.setdefault(name, dict.fromkeys(_SLICE_GAUGES, 0))
+            for gauge in _SLICE_GAUGES:
+                of_slice[gauge] += counts.get(gauge, 0)
 
     def settle(self) -> Totals:
         """Return the totals that say that nothing of it is left."""
-        slices = {name: {"abandoned": -n} for name, n in self._abandoned.items() if n}
+        slices = {
+            name: {gauge: -n for gauge, n in gauges.items() if n}
+            for name, gauges in self._slices.items()
+        }
         return {"counters": {"closed": self._open}, "slices": slices}
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gateway.control.health import HealthChecker
 from gateway.control.probes import TritonProbe
 from gateway.control.processes import ProcessCalls
 from gateway.fleet.health import Order
+from gateway.fleet.sequences import SequenceFields, SequenceTable
 from gateway.metrics import Counters
 from tests.gateway.control.played import Played
 from tests.gateway.control.scripted import until
@@ -126,8 +128,26 @@ async def test_wait_answers_202_when_time_is_up(admin: Admin) -> None:
     status, body = await admin.post("/v1/slices/a/disable?wait=100ms")
     assert time.monotonic() - began_s >= 0.1
     assert (status, body["in_flight"], body["state"]) == (202, 1, "draining")
-    assert member.on_idle == []
+    assert len(member.on_idle) == 1, "that it has drained will be told; nobody waits any more"
     member.end()
+
+
+async def test_wait_is_also_for_sequences_between_two_requests(admin: Admin) -> None:
+    """Whoever restarts the slice when the call returns must not end them."""
+    member = admin.fleet["a"]
+    table = SequenceTable(idle_s=5.0)
+    fields = partial(SequenceFields, 7)
+    begun = table.begin(fields(starts=True), (member,), 0.0)
+    assert begun is not None
+    table.finish(begun, 0.1)
+    status, body = await admin.post("/v1/slices/a/drain?wait=100ms")
+    assert (status, body["in_flight"], body["sequences"]) == (202, 0, 1)
+    waiting = asyncio.ensure_future(admin.post("/v1/slices/a/drain?wait=30s"))
+    last = table.begin(fields(ends=True), (), 0.2)
+    assert last is not None
+    table.finish(last, 0.3)
+    status, body = await waiting
+    assert (status, body["in_flight"], body["sequences"]) == (200, 0, 0)
 
 
 async def test_a_slice_is_judged_out_while_another_call_waits(admin: Admin) -> None:

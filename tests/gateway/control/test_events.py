@@ -44,7 +44,9 @@ def everything(fleet: Fleet) -> None:
     registry.attempt_ended(fleet["a"], "infer/m", OK)
     for _ in range(5):
         registry.attempt_ended(fleet["a"], "", LOST)
+    fleet["b"].begin()
     registry.order(fleet["b"], Order.DRAINED, "test")
+    fleet["b"].end()
     registry.order(fleet["b"], Order.ENABLED, "test")
     registry.record(fleet["b"], REFUSED)
 

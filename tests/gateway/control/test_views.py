@@ -28,6 +28,7 @@ def test_a_slice_is_told_whole() -> None:
         "enabled": True,
         "order": "enabled",
         "healthy": True,
+        "sequences": 0,
         "in_flight": 3,
         "max_in_flight": None,
         "weight": 2,

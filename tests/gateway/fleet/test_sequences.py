@@ -180,12 +180,14 @@ def test_counts_hold_and_a_sequence_never_changes_its_slice(requests):
         for live in table.live.values():
             counted[live.member] = counted.get(live.member, 0) + 1
         assert counted == table.counts
+        assert {m: m.sequences for m in members if m.sequences} == counted
     for sequence in open_requests:
         table.finish(sequence, now_s)
         assert sequence.in_flight >= 0
     table.sweep(now_s + 100.0)
     assert not table.live
     assert not table.counts
+    assert not any(member.sequences for member in members)
 
 
 class Fleet:

@@ -71,12 +71,12 @@ def test_nothing_new_is_nothing_to_tell() -> None:
 def test_what_is_open_is_taken_back_when_a_worker_ends_without_a_word() -> None:
     counters, member, main, whole = Counters(), make_slice(), Counters(), make_slice()
     meter, gauges = Meter(counters), Gauges()
-    counters.accepted, counters.closed, member.abandoned = 5, 2, 1
+    counters.accepted, counters.closed, member.abandoned, member.sequences = 5, 2, 1, 3
     news = meter.news([member])
     gauges.note(news)
     add(news, main, {"s0": whole})
     add(gauges.settle(), main, {"s0": whole})
-    assert (main.accepted, main.closed, whole.abandoned) == (5, 5, 0)
+    assert (main.accepted, main.closed, whole.abandoned, whole.sequences) == (5, 5, 0, 0)
 
 
 def test_totals_of_a_slice_that_is_gone_are_passed_over() -> None:
