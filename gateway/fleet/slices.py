@@ -18,7 +18,9 @@ from gateway.fleet.tally import Tally
 
 CHARGE_DECAY_S: Final = 10.0
 """A failed attempt weighs on its slice for this long, so that failing fast draws no traffic."""
-CHARGE_MAX: Final = 1000.0
+CHARGE_MAX: Final = 200.0
+"""Down to 8 within ten seconds, however many have failed: a slice that goes on being asked because all
+others fail as well must not be left without work for long once it is well (with 1000: for 13 s)."""
 NO_LIMIT: Final = 1 << 40
 """A limit that is none, so that comparing needs no question whether there is one."""
 
