@@ -97,19 +97,10 @@ class EventLog:
             event.set()
 
 
-_FLIPS: Final = {
-    "models": "slice.models_changed", "drained": "slice.drained", "due": "slice.due",
-    "returned": "slice.returned",
-}  # fmt: skip
-
-
 def _log(change: Change) -> None:
     member = change.member
     if member is None:
-        if change.after == "yes":
-            log.error("fleet.panicked", reason=change.reason)
-        else:
-            log.warning("fleet.calmed", reason=change.reason)
+        _log_panic(change)
         return
     facts: dict[str, Any] = {
         "slice": member.name, "state": change.state, "reason": change.reason,
@@ -129,11 +120,22 @@ def _log(change: Change) -> None:
             emit("slice.health_changed", **facts, **flip)
         case "order":
             log.info("slice.order_changed", **facts, **flip, in_flight=member.in_flight)
-        case "models" | "drained":
-            log.info(_FLIPS[change.event], **facts, **flip)
+        case "models":
+            log.info("slice.models_changed", **facts, **flip)
+        case "drained":
+            log.info("slice.drained", **facts, **flip)
         case "ejected":
             log.warning("slice.ejected", **facts, **flip, model=change.model)
-        case "due" | "returned":
-            log.info(_FLIPS[change.event], **facts, **flip, model=change.model)
+        case "due":
+            log.info("slice.due", **facts, **flip, model=change.model)
+        case "returned":
+            log.info("slice.returned", **facts, **flip, model=change.model)
         case _:
             raise AssertionError(f"unknown event {change.event!r}")
+
+
+def _log_panic(change: Change) -> None:
+    if change.after == "yes":
+        log.error("fleet.panicked", reason=change.reason)
+    else:
+        log.warning("fleet.calmed", reason=change.reason)
