@@ -168,12 +168,15 @@ class DataPlane:
         """
         record = member.health
         if (
-            event in ("removed", "changed")
+            event == "removed"
             or (event == "order" and member.order is Order.DISABLED)
             or (event == "health" and record.health is DOWN and not record.hung)
         ):
             self._stocks.close_slice(member)
             self._links.close_slice(member)
+        elif event == "changed":  # its weight maybe: that is no reason to send anybody elsewhere
+            self._stocks.close_moved(member)
+            self._links.close_moved(member)
 
     def _configure_queues(self, config: Config) -> None:
         settings, share = config.queue.values(), self._share

@@ -25,6 +25,7 @@ class Stock:
             old at the bottom and is closed.
         open: Connections there are, those being opened included.
         made: Those that are open, idle or busy.
+        server: Where they lead to: the address, and whose it is.
         queued: Somebody waits, or the stock is retired: a connection that has finished must come
             through `checkin()` and may not simply be put on `idle`.
     """
@@ -38,12 +39,14 @@ class Stock:
         "open",
         "queued",
         "retired",
+        "server",
         "waiting",
     )
 
     def __init__(self, shared: Shared, member: Slice) -> None:
         self._shared = shared
         self.member = member
+        self.server = (member.spec.http, member.spec.mig_uuid)
         self.idle: list[Upstream] = []
         self.open = 0
         self.made: set[Upstream] = set()
@@ -183,6 +186,12 @@ class Stocks:
         stock = self.by_slice.pop(member, None)
         if stock is not None:
             stock.retire()
+
+    def close_moved(self, member: Slice) -> None:
+        """Close the connections to `member` if another server has its name now."""
+        stock = self.by_slice.get(member)
+        if stock is not None and stock.server != (member.spec.http, member.spec.mig_uuid):
+            self.close_slice(member)
 
     def slice_down(self, member: Slice) -> None:
         """A Relay: the slice hangs, so what it was given and has not begun to answer moves on."""

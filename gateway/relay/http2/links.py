@@ -16,12 +16,13 @@ from gateway.relay.slabs import Slabs
 class SliceLinks:
     """The connections to one slice."""
 
-    __slots__ = ("_core", "_member", "_slabs", "connections")
+    __slots__ = ("_core", "_member", "_slabs", "connections", "server")
 
     def __init__(self, core: RelayCore, slabs: Slabs, member: Slice) -> None:
         self._core = core
         self._slabs = slabs
         self._member = member
+        self.server = (member.spec.grpc, member.spec.mig_uuid)  # where the connections lead to
         self.connections: list[Upstream] = []
 
     def open(self, call: Call) -> None:
@@ -86,6 +87,12 @@ class Links:
         links = self._slices.pop(member, None)
         if links is not None:
             links.close()
+
+    def close_moved(self, member: Slice) -> None:
+        """Close the connections to `member` if another server has its name now."""
+        links = self._slices.get(member)
+        if links is not None and links.server != (member.spec.grpc, member.spec.mig_uuid):
+            self.close_slice(member)
 
     def slice_down(self, member: Slice) -> None:
         """See gateway.relay.core.Relay; what cannot be moved waits on, within its timeouts."""

@@ -1,7 +1,10 @@
 """Slices that hang: what they were given goes to others, as soon as there are any."""
 
+from dataclasses import replace
+
 import pytest
 
+from contract.slice_spec import Endpoint
 from gateway.fleet.health import CheckResult
 from gateway.fleet.outcomes import SERVER_ERROR
 from gateway.relay.core import AGAIN_S
@@ -87,3 +90,21 @@ def test_nobody_is_asked_again_once_no_slice_hangs(stage: Stage) -> None:
     check(stage, "a", live("m"), 2)
     stage.pass_time(AGAIN_S + 0.2)
     assert stage.core.deadline_s == 0.0
+
+
+def test_only_a_slice_that_is_another_server_now_loses_its_connections(stage: Stage) -> None:
+    """Another weight is no reason to send elsewhere who waits for a connection."""
+    client = stage.client()
+    client.sends(INFER)
+    stage.slice("a").sends(OK)
+    assert status(client) == 200
+    member = stage.fleet["a"]
+    member.spec = replace(member.spec, weight=2.0)
+    stage.stocks.close_moved(member)
+    stage.run()
+    assert not stage.slice("a").closing
+    member.spec = replace(member.spec, http=Endpoint("127.0.0.1", 1))
+    stage.stocks.close_moved(member)
+    stage.run()
+    assert stage.slice("a").closing
+    assert member not in stage.stocks.by_slice

@@ -215,3 +215,19 @@ def test_a_call_that_nobody_else_can_take_waits_on(make_stage):
     assert not call.ended
     first.answers(b"late")
     assert call.body == b"late"
+
+
+def test_only_a_slice_that_is_another_server_now_loses_its_connections(stage):
+    """Another weight is no reason to send elsewhere who waits for a connection."""
+    call, first = infers(stage)
+    first.answers(b"reply")
+    assert call.body == b"reply"
+    member = stage.slice("a").member
+    member.spec = replace(member.spec, weight=2.0)
+    stage.links.close_moved(member)
+    stage.settle()
+    assert not stage.slice("a").connection.goaways
+    member.spec = replace(member.spec, mig_uuid="MIG-2")
+    stage.links.close_moved(member)
+    stage.settle()
+    assert stage.slice("a").connections[0].closed
