@@ -53,4 +53,4 @@ def system(engine: Engine, tmp_path: Path) -> Iterator[System]:
     try:
         yield made
     finally:
-        made.stop()
+        made.vanish()
