@@ -40,7 +40,10 @@ def socket_path(folder: Path) -> Path:
 
 @asynccontextmanager
 async def serving(
-    config: LauncherConfig, current: Callable[[], State | None], reshape: Reshape
+    config: LauncherConfig,
+    current: Callable[[], State | None],
+    reshape: Reshape,
+    is_up: Callable[[], bool],
 ) -> AsyncIterator[None]:
     """
     Answer until the block is left.
@@ -49,11 +52,12 @@ async def serving(
         config: For the state folder, and the address for monitoring.
         current: Returns what is up.
         reshape: Re-cuts; see Session.reshape.
+        is_up: Whether everything has been ready once.
 
     Raises:
         StartError: The address for monitoring cannot be had.
     """
-    answers = _Answers(config, current, reshape)
+    answers = _Answers(config, current, reshape, is_up)
     runner, monitoring = _runner(answers.application()), _runner(answers.monitoring())
     await runner.setup()
     await monitoring.setup()
@@ -92,11 +96,16 @@ def _runner(app: web.Application) -> web.AppRunner:
 
 class _Answers:
     def __init__(
-        self, config: LauncherConfig, current: Callable[[], State | None], reshape: Reshape
+        self,
+        config: LauncherConfig,
+        current: Callable[[], State | None],
+        reshape: Reshape,
+        is_up: Callable[[], bool],
     ) -> None:
         self._folder = config.state_dir
         self._current = current
         self._reshape = reshape
+        self._is_up = is_up
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=BODY_BYTES_MAX)
@@ -126,7 +135,8 @@ class _Answers:
             tasks.create_task(lines.send_to(answer))
             try:
                 state = self._current()
-                assert state is not None
+                if state is None or not self._is_up():
+                    raise StartError("the launcher is still starting; run this again when it is up")
                 config = amended(state.settings, document["changes"])
                 await self._reshape(config, document["force"], document["drain"], progress)
             except LauncherError as error:
@@ -145,6 +155,8 @@ class _Answers:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
+        if not self._is_up():
+            return web.Response(text="not ready: it is starting\n", status=503)
         members = (await self._document())["slices"]
         # A slice that is lent is where it is meant to be.
         waiting = [m["name"] for m in members if m["state"] not in ("ready", "lent")]

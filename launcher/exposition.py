@@ -26,6 +26,9 @@ def metrics(document: dict[str, Any]) -> str:
         ]
     lines += [
         *_jobs(document["jobs"]),
+        "# HELP mig_launcher_runtime_answers 0 while the Docker Engine does not say what runs.",
+        "# TYPE mig_launcher_runtime_answers gauge",
+        f"mig_launcher_runtime_answers {int(not document['problem'])}",
         "# HELP mig_launcher_slices Slices that are to run.",
         "# TYPE mig_launcher_slices gauge",
         f"mig_launcher_slices {len(document['slices'])}",

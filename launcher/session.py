@@ -62,6 +62,7 @@ class Session:
         self._repository = _repository(config.model_repository)
         self._changed = False  # from then on, failing means undoing
         self._stopping = False
+        self._is_up = False
         self._hurry = asyncio.Event()
         self._reshaping = asyncio.Lock()
         self._fleet: Fleet | None = None
@@ -82,20 +83,17 @@ class Session:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number, this_task)
-        is_up = False
         try:
-            servers = await self._bring_up()
-            is_up = True
-            self._progress.up()
-            assert self._store.state is not None
-            on_up(self._store.state)
-            async with (
-                control.serving(self._config, self.status, self.reshape),
-                asyncio.TaskGroup() as tasks,
+            # First of all: an address that cannot be had is a mistake that shall cost nothing.
+            async with control.serving(
+                self._config, self.status, self.reshape, lambda: self._is_up
             ):
-                tasks.create_task(servers.supervise())
-                tasks.create_task(self._keeper.keep(lambda: servers.specs))
-                tasks.create_task(self._gpu_watch(servers).run())
+                servers = await self._bring_up()
+                self._is_up = True
+                self._progress.up()
+                assert self._store.state is not None
+                on_up(self._store.state)
+                await self._watch(servers)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -105,7 +103,14 @@ class Session:
             self._stopping = True
             self._keeper.let_go()
             await self._undo()
-        return EXIT_OK if is_up else EXIT_INTERRUPTED
+        return EXIT_OK if self._is_up else EXIT_INTERRUPTED
+
+    async def _watch(self, servers: Fleet) -> None:
+        """See to everything until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(servers.supervise())
+            tasks.create_task(self._keeper.keep(lambda: servers.specs))
+            tasks.create_task(self._gpu_watch(servers).run())
 
     def status(self) -> State | None:
         """Return what is up now."""

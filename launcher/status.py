@@ -4,13 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from launcher import reservation, state
 from launcher.errors import LauncherError
 from launcher.runtime import Runtime, Sight
 from launcher.runtimes import open_runtime
 from launcher.state import JobRecord, ServerRecord, State, StateStore
+
+LOOK_S: Final = 5
+"""An engine that does not answer for so long is itself what there is to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def seen(folder: Path, found: State | None, pid: int | None) -> Status:
     if found is None:
         return Status(folder, None, pid)
     try:
-        runtime = open_runtime(found.runtime)
+        runtime = open_runtime(found.runtime, timeout_s=LOOK_S)
         sights = {record.handle.marker: _sight(runtime, record) for record in found.servers}
     except LauncherError as error:
         return Status(folder, found, pid, problem=str(error))

@@ -8,9 +8,12 @@ if TYPE_CHECKING:
     from launcher.docker.engine import Engine
 
 
-def connect() -> "Engine":
+def connect(timeout_s: int | None = None) -> "Engine":
     """
     Return a connection to the engine.
+
+    Args:
+        timeout_s: For each call; None: as long as an engine may need to make a container.
 
     Raises:
         StartError: The SDK is not installed, or no engine answers.
@@ -22,4 +25,4 @@ def connect() -> "Engine":
             f"containers need a package that is not installed ({error.name}): "
             "pip install 'mig-gateway[docker]'"
         ) from error
-    return Engine()
+    return Engine() if timeout_s is None else Engine(timeout_s)

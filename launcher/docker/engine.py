@@ -50,10 +50,10 @@ class Engine:
     """A connection to the engine that DOCKER_HOST names, else to this machine's."""
 
     @_in_words
-    def __init__(self) -> None:
-        """Connect. Raises EngineUnreachableError."""
+    def __init__(self, timeout_s: int = TIMEOUT_S) -> None:
+        """Connect; each call may take so long. Raises EngineUnreachableError."""
         made = docker.DockerClient.from_env(
-            version="auto", timeout=TIMEOUT_S, max_pool_size=CONNECTIONS_MAX
+            version="auto", timeout=timeout_s, max_pool_size=CONNECTIONS_MAX
         )
         self._api: APIClient = made.api
 
@@ -89,7 +89,12 @@ class Engine:
         layers: dict[str, tuple[int, int]] = {}
         told = -STEP
         say(f"pulling {name}")
-        for event in self._api.pull(repository, tag or "latest", stream=True, decode=True):
+        try:
+            events = self._api.pull(repository, tag or "latest", stream=True, decode=True)
+        except APIError as error:
+            why = words.explain(error.explanation or str(error))
+            raise RefusedError(f"{name} cannot be pulled: {why}") from error
+        for event in events:
             if stopped():
                 return
             if "error" in event:

@@ -31,12 +31,16 @@ if TYPE_CHECKING:
 class DockerRuntime:
     """Runtime of containers."""
 
-    def __init__(self, settings: DockerSettings, folder: Path) -> None:
+    def __init__(
+        self, settings: DockerSettings, folder: Path, timeout_s: int | None = None
+    ) -> None:
         """
         Args:
             settings: The operator's.
             folder: The state folder, whose sign all containers carry.
+            timeout_s: For each call of the engine; None: enough to make a container.
         """
+        self._timeout_s = timeout_s
         self._settings = settings
         self._folder = folder
         self._connected: Engine | None = None
@@ -121,7 +125,7 @@ class DockerRuntime:
     @property
     def _engine(self) -> "Engine":
         if self._connected is None:
-            self._connected = connect()
+            self._connected = connect(self._timeout_s)
         return self._connected
 
     def _check(self, say: Callable[[str], None], stopped: threading.Event) -> None:

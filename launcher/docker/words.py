@@ -48,6 +48,8 @@ CURES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
      "the engine's disk is full; `docker system df` shows what takes it"),
     (re.compile(r"manifest unknown|manifest for .* not found|repository does not exist"),
      "the registry has no such image; check docker.image (--image)"),
+    (re.compile(r"invalid reference format|repository name must be lowercase"),
+     "that is no name of an image; check docker.image (--image)"),
     (re.compile(r"unauthorized|denied|authentication required"),
      "the registry wants to know who asks; `docker login` to it first"),
     (re.compile(r"no such host|i/o timeout|connection refused|TLS handshake|context deadline"),
@@ -78,6 +80,10 @@ def unreachable(text: str, address: str) -> str:
         why = (
             "there is no such socket; install Docker Engine and start it (`systemctl start docker`)"
         )
+    elif "Invalid bind address" in text:
+        why = "that is no address; unix:///var/run/docker.sock or tcp://HOST:2375 is one"
+    elif "timed out" in text:
+        why = "it takes too long; `systemctl status docker` tells how it is"
     elif "Connection refused" in text:
         why = "nothing listens there; start it (`systemctl start docker`)"
     else:

@@ -37,13 +37,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def is_up():
+    return True
+
+
 async def test_a_recut_is_asked_for_and_followed(tmp_path):
     async def reshape(config, force, drain, progress):
         progress.step(f"{dict(config.layout)} {force} {drain}")
         progress.up()
 
     heard = Heard()
-    async with control.serving(LauncherConfig(state_dir=tmp_path), lambda: STATE, reshape):
+    async with control.serving(LauncherConfig(state_dir=tmp_path), lambda: STATE, reshape, is_up):
         assert control.socket_path(tmp_path).stat().st_mode & 0o077 == 0
         await apply_client.apply(tmp_path, {"layout": "3g,3g"}, True, False, heard)
     assert heard.told == ["{'all': ('3g', '3g')} True False"]
@@ -54,7 +58,7 @@ async def test_a_failure_comes_back_with_its_words(tmp_path):
     async def reshape(config, force, drain, progress):
         raise PlanError("no room")
 
-    async with control.serving(LauncherConfig(state_dir=tmp_path), lambda: STATE, reshape):
+    async with control.serving(LauncherConfig(state_dir=tmp_path), lambda: STATE, reshape, is_up):
         with pytest.raises(LauncherError, match="no room"):
             await apply_client.apply(tmp_path, {"layout": "3g"}, False, True, Heard())
         with pytest.raises(LauncherError, match="has an empty name"):
@@ -71,7 +75,7 @@ async def test_a_caller_that_goes_away_interrupts_the_recut(tmp_path):
         finally:
             interrupted.set()
 
-    async with control.serving(LauncherConfig(state_dir=tmp_path), lambda: STATE, reshape):
+    async with control.serving(LauncherConfig(state_dir=tmp_path), lambda: STATE, reshape, is_up):
         async with asyncio.TaskGroup() as tasks:
             call = apply_client.apply(tmp_path, {"layout": "3g"}, False, True, Heard())
             caller = tasks.create_task(call)
@@ -79,6 +83,14 @@ async def test_a_caller_that_goes_away_interrupts_the_recut(tmp_path):
             caller.cancel()
         async with asyncio.timeout(10):
             await interrupted.wait()
+
+
+async def test_a_launcher_that_is_still_starting_is_not_re_cut(tmp_path):
+    async with control.serving(
+        LauncherConfig(state_dir=tmp_path), lambda: STATE, None, lambda: False
+    ):
+        with pytest.raises(LauncherError, match="still starting; run this again"):
+            await apply_client.apply(tmp_path, {"layout": "3g"}, False, True, Heard())
 
 
 async def test_no_launcher_is_told(tmp_path):
@@ -90,7 +102,7 @@ TRAIN = JobSettings(name="train", slice="s0", image="i").model_dump_json()
 
 
 async def test_monitoring_over_tcp_can_read_and_not_change(tmp_path):
-    port, state = free_port(), [STATE]
+    port, state, up = free_port(), [None], [False]
     config = LauncherConfig(state_dir=tmp_path, metrics=f"127.0.0.1:{port}")
 
     def get(path, method="GET"):
@@ -102,12 +114,17 @@ async def test_monitoring_over_tcp_can_read_and_not_change(tmp_path):
             with error:
                 return error.code, error.read().decode()
 
-    async with control.serving(config, lambda: state[0], None):
+    async with control.serving(config, lambda: state[0], None, lambda: up[0]):
+        assert await asyncio.to_thread(get, "/readyz") == (503, "not ready: it is starting\n")
+        assert (await asyncio.to_thread(get, "/livez"))[0] == 200
+        assert "mig_launcher_slices 0" in (await asyncio.to_thread(get, "/metrics"))[1]
+        state[0], up[0] = STATE, True
         status, text = await asyncio.to_thread(get, "/metrics")
         assert status == 200
         labels = '{slice="s0",profile="1g.5gb",mig_uuid="MIG-1"}'
         assert f"mig_launcher_slice_ready{labels} 1" in text
         assert f"mig_launcher_slice_restarts_total{labels} 2" in text
+        assert "mig_launcher_runtime_answers 1" in text
         assert (await asyncio.to_thread(get, "/readyz"))[0] == 200
         assert f"mig_launcher_slice_gpu_warning{labels} 0" in text
         warned = replace(RECORD, state="restarting", warning="XID 48")
@@ -137,7 +154,7 @@ async def test_an_address_that_is_taken_is_told(tmp_path):
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         config = LauncherConfig(state_dir=tmp_path, metrics=where)
         with pytest.raises(StartError, match="cannot be had"):
-            async with control.serving(config, lambda: STATE, None):
+            async with control.serving(config, lambda: STATE, None, is_up):
                 pass
     assert not control.socket_path(tmp_path).exists()
 
@@ -150,5 +167,5 @@ async def test_a_state_folder_may_have_a_long_path(tmp_path):
 
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
-    async with control.serving(LauncherConfig(state_dir=folder), lambda: STATE, reshape):
+    async with control.serving(LauncherConfig(state_dir=folder), lambda: STATE, reshape, is_up):
         await apply_client.apply(folder, {"layout": "3g"}, False, True, Heard())

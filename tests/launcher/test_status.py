@@ -1,6 +1,7 @@
 """Status says what the file says where somebody keeps it true, and what can be seen elsewhere."""
 
 import os
+import socket
 
 import pytest
 
@@ -24,10 +25,10 @@ HERE = process_table.identify(os.getpid())
 GONE = ProcessId(os.getpid(), "another-boot/1")
 
 
-def write(tmp_path, process, word="ready"):
+def write(tmp_path, process, word="ready", runtime="process"):
     record = ServerRecord(ServerSpec(MEMBER, "/m", ()), Handle("m_", process), "/x.log", word, 4)
     path = str(tmp_path / "slices.json")
-    StateStore(tmp_path).begin(State("simulated:a100-40gb", "process", path, servers=(record,)))
+    StateStore(tmp_path).begin(State("simulated:a100-40gb", runtime, path, servers=(record,)))
 
 
 def read(tmp_path):
@@ -88,3 +89,16 @@ def test_the_state_that_is_shown(tmp_path, supervised, process, recorded, shown)
         found = read(tmp_path)
     assert found["slices"][0]["state"] == shown
     assert found["slices"][0]["pid"] == (os.getpid() if process == HERE else None)
+
+
+def test_an_engine_that_hangs_is_told_and_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(status, "LOOK_S", 1)
+    path = tmp_path / "docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    write(tmp_path, None, "ready", runtime="docker")
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(path))
+        engine.listen()  # and never answers
+        found = read(tmp_path)
+    assert "it takes too long" in found["problem"]
+    assert found["slices"][0]["state"] == "unknown"

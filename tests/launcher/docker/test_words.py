@@ -39,6 +39,7 @@ HOOK = (
         ("manifest for nvcr.io/nvidia/tritonserver:0 not found: manifest unknown", "--image"),
         ("Head \"https://nvcr.io/v2/x\": unauthorized: authentication required", "docker login"),
         ("dial tcp: lookup nvcr.io: no such host", "registry cannot be reached"),
+        ("invalid reference format: repository name must be lowercase", "no name of an image"),
         ("something that nobody has seen", "something that nobody has seen"),
     ],
 )  # fmt: skip
@@ -58,7 +59,9 @@ def test_what_is_unknown_is_passed_on_but_not_without_end():
         ("('Connection aborted.', PermissionError(13, 'Permission denied'))", "usermod -aG docker"),
         ("('Connection aborted.', ConnectionRefusedError(111, 'Connection refused'))",
          "nothing listens there"),
-        ("Read timed out.", "Read timed out."),
+        ("Read timed out. (read timeout=5)", "it takes too long; `systemctl status docker`"),
+        ("Invalid bind address format: port is required: foo", "that is no address"),
+        ("something that nobody has seen", "something that nobody has seen"),
     ],
 )  # fmt: skip
 def test_an_engine_that_does_not_answer(error, sentence):
