@@ -76,7 +76,10 @@ async def serving(
             try:
                 await web.TCPSite(monitoring, where.host, where.port).start()
             except OSError as error:
-                raise StartError(f"metrics: {where} cannot be had: {error.strerror}") from error
+                why = os.strerror(error.errno).lower() if error.errno else str(error)
+                raise StartError(
+                    f"metrics: {where} cannot be had: {why}; free it, or choose another with --metrics"
+                ) from error
             log.info("monitoring.started", listen=str(where))
         yield
     finally:

@@ -20,6 +20,8 @@ CONNECTIONS_MAX: Final = 256
 """One is held by each container that is followed."""
 STEP: Final = 0.05
 """Share of a download after which its progress is told again."""
+MEGABYTE: Final = 1_000_000
+GIGABYTE: Final = 1_000_000_000
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -39,6 +41,13 @@ def _in_words(call: Callable[P, Result]) -> Callable[P, Result]:
             raise EngineUnreachableError(words.unreachable(str(error), address())) from error
 
     return wrapped
+
+
+def _so_much(done: int, whole: int) -> str:
+    """Return how much of a download is there, in bytes as people read them."""
+    if whole >= GIGABYTE:
+        return f"{done / GIGABYTE:.1f} of {whole / GIGABYTE:.1f} GB"
+    return f"{done / MEGABYTE:.0f} of {whole / MEGABYTE:.0f} MB"
 
 
 def address() -> str:
@@ -108,7 +117,7 @@ class Engine:
             whole = sum(layer[1] for layer in layers.values())
             if whole and done / whole >= told + STEP:
                 told = done / whole
-                say(f"pulling {name}: {done / 1e9:.1f} of {whole / 1e9:.1f} GB")
+                say(f"pulling {name}: {_so_much(done, whole)}")
 
     @_in_words
     def create(self, arguments: Mapping[str, Any]) -> str:

@@ -16,8 +16,7 @@ from tests.support.docker.engine import Engine, EngineUnavailableError
 @pytest.fixture(scope="session")
 def running_engine() -> Iterator[Engine]:
     """
-    Never skipped: what is not there is a failure that says what to do. Left out by choice only,
-    with `-m "not docker"`.
+    Never skipped: what is not there is a failure that says what to do.
     """
     try:
         with engines.running() as made:

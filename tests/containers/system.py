@@ -197,10 +197,14 @@ class System:
 
     def vanish(self) -> None:
         """Take away whatever there is, quicker than `down` would."""
-        for process in (self.gateway, self.launcher):
-            if process is not None:
-                process.kill()
-                process.wait()
+        if self.gateway is not None:
+            self.gateway.kill()
+            self.gateway.wait()
+        if self.launcher is not None:
+            # The second signal makes haste. One that was killed would leave what it is just making.
+            self.launcher.terminate()
+            self.launcher.send_signal(signal.SIGINT)
+            self.launcher.wait(60)
         for name in self.own_containers():
             self.engine.client.api.remove_container(name, force=True)
 

@@ -31,23 +31,25 @@ class Compose:
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.folder = folder
-        self.address, self.admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+        self.address, self.admin, metrics = (f"127.0.0.1:{port}" for port in free_ports(3))
         write_model(folder / "models", "echo")
         for name, changes in (
             ("gateway", {"listen": self.address, "admin": {"listen": self.admin}}),
-            ("launcher", {"port_base": free_block()}),
+            ("launcher", {"port_base": free_block(), "metrics": metrics}),
         ):
             settings = yaml.safe_load((REPOSITORY / f"configs/compose/{name}.yaml").read_text())
             (folder / f"{name}.yaml").write_text(yaml.safe_dump({**settings, **changes}))
-        probe = f"import urllib.request as u; u.urlopen('http://{self.admin}/livez', timeout=3)"
+        probe = "import urllib.request as u; u.urlopen('http://{}/livez', timeout=3)"
+        own = f"import os; os.stat('/mig/run/slices.json'); {probe.format(metrics)}"
         (folder / "ports.yml").write_text(
             f"""
 services:
   launcher-simulated:
     volumes: ["{folder}/launcher.yaml:/etc/mig-gateway/launcher.yaml:ro"]
+    healthcheck: {{test: [CMD, python, -c, "{own}"], interval: 1s}}
   gateway:
     volumes: ["{folder}/gateway.yaml:/etc/mig-gateway/gateway.yaml:ro"]
-    healthcheck: {{test: [CMD, python, -c, "{probe}"], interval: 1s}}
+    healthcheck: {{test: [CMD, python, -c, "{probe.format(self.admin)}"], interval: 1s}}
 """
         )
 

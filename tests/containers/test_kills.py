@@ -182,3 +182,24 @@ def test_run(at_every_step):
     assert seen >= {
         f"{at} POST {what}" for at in ("before", "during", "after") for what in ("create", "start")
     }
+
+
+def test_up_that_starts_a_job(at_every_step):
+    def scenario(system: Doomed) -> None:
+        job = {"name": "job", "slice": "s0", "image": images.TRITON, "command": ["sleep", "600"]}
+        system.settings["jobs"] = [job]
+        system.count()
+        system.begin("up")
+        system.wait_dead(done=lambda: "job.running" in system.log("doomed"))
+        system.up()
+
+        def whole() -> bool:
+            job = system.jobs()["job"]
+            return job["state"] == "running" and system.own_containers() == [job["container"]]
+
+        wait_until(whole, "the job runs, once", 60)
+
+    seen = calls(at_every_step(scenario))
+    assert seen >= {
+        f"{at} POST {what}" for at in ("before", "during", "after") for what in ("create", "start")
+    }

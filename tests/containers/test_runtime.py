@@ -18,7 +18,7 @@ from tests.containers.marks import CONTAINERS
 from tests.e2e.stack import free_block, wait_until
 from tests.launcher.docker.specs import MARKER, UUID, server
 from tests.launcher.helpers import write_model
-from tests.support.docker import images
+from tests.support.docker import images, registry
 from tests.support.docker.engine import Engine
 
 pytestmark = CONTAINERS
@@ -120,6 +120,20 @@ async def test_an_image_that_is_not_there(engine, tmp_path):
     with pytest.raises(StartError, match=r"registry cannot be reached"):
         await DockerRuntime(absent, tmp_path).check(heard.append)
     assert heard[0] == "pulling 127.0.0.1:9/none/such:1"
+
+
+async def test_an_image_is_pulled_with_progress(engine, tmp_path):
+    (tmp_path / "layer").write_bytes(os.urandom(32 * 1024 * 1024))
+    images.build(engine, tmp_path, "FROM scratch\nCOPY layer /\n", "pulled:1")
+    heard = []
+    with registry.serving(engine.client, "pulled:1", "some/triton") as name:
+        wanted = engine.client.images.get("pulled:1").id
+        engine.client.images.remove("pulled:1")
+        await DockerRuntime(DockerSettings(image=name), tmp_path / "run").check(heard.append)
+        assert engine.client.images.get(name).id == wanted
+        engine.client.images.remove(name)
+    assert heard[0] == f"pulling {name}"
+    assert heard[-1] == f"pulling {name}: 34 of 34 MB", heard
 
 
 async def test_no_engine_at_all(engine, monkeypatch, tmp_path):

@@ -243,7 +243,7 @@ def _programs() -> Path:
     if os.geteuid() != 0:
         raise EngineUnavailableError(
             "the container tests start a Docker Engine of their own, which takes root: run "
-            "`sudo make test`, or leave them out with `make test ARGS='-m \"not docker\"'`"
+            "`sudo make containers`"
         )
     links = CACHE / "programs"
     with _locked(CACHE / "programs.lock"):
@@ -285,8 +285,7 @@ def _unpacked() -> dict[str, Path]:
         except debian.NoDebianError as error:
             raise EngineUnavailableError(
                 f"the container tests need dockerd, containerd, runc, the docker command with "
-                f"compose and buildx; some are missing, and {error}: install Docker Engine, or "
-                "leave these tests out with `make test ARGS='-m \"not docker\"'`"
+                f"compose and buildx; some are missing, and {error}: install Docker Engine"
             ) from error
         names = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
         files = packages.fetch(*(f"{name}/{suite}" for name in names), f"runc/{own}")
