@@ -116,7 +116,8 @@ class ContainerServer:
         """Be the thread."""
         how = NEVER_RAN
         try:
-            # An adopted one has said something while nobody listened.
+            # An adopted one has said something while nobody listened. A file's time is some
+            # milliseconds behind: a line may come twice, none is lost.
             since = _written_s(self._path) if self._create is None else 0.0
             with Log(self._path, anew=self._create is not None) as output:
                 if self._create is None or self._start(self._create, output):

@@ -78,7 +78,9 @@ def test_jobs_are_started_found_again_and_end_where_the_slice_serves(mixed: Syst
     train = mixed.jobs()["train"]
     assert (train["exit_code"], train["reason"]) == (7, "exit code 7")
     uuid = mixed.slices()["s2"]["mig_uuid"]
-    assert mixed.log("run/logs/job-train") == f"on {uuid}\ndone\n"
+    # What was said as a launcher was killed may be there twice; nothing is lost.
+    said = mixed.log("run/logs/job-train").splitlines()
+    assert (set(said), said[-1]) == ({f"on {uuid}", "done"}, "done")
     assert len(mixed.containers()) == 3
 
     assert mixed.call("down").returncode == 0

@@ -2,12 +2,14 @@
 A command that is killed at any step whatever leaves nothing twice, and nothing behind.
 
 Each test kills at the first step, at the second, and so on until there are no more: see killing.py.
-Several at a time, each with a launcher of its own, as they mostly wait.
+Several at a time, each with a launcher of its own, as they mostly wait. Two are run with the other
+container tests, all of them by `make chaos`.
 """
 
 import itertools
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.support.docker.engine import Engine
 pytestmark = CONTAINERS
 AT_A_TIME = 4
 STEPS_MAX = 60
+SAYS = ["bash", "-c", "echo begun; exec sleep 600"]
 JOB = ["run", "--slice", "s0", "--no-drain", "--", images.TRITON, "true"]
 
 
@@ -90,10 +93,12 @@ def at_every_step(engine: Engine, tmp_path: Path):
     """Run a scenario for step 1, 2, … until its command is not killed any more."""
 
     def run(scenario: Callable[[Doomed], None]) -> list[str]:
-        numbers, died_at = itertools.count(1), {}
+        numbers, died_at, failed = itertools.count(1), {}, threading.Event()
 
         def work() -> None:
-            while "" not in died_at.values() and (step := next(numbers)) < STEPS_MAX:
+            while not failed.is_set() and "" not in died_at.values():
+                step = next(numbers)
+                assert step < STEPS_MAX, "there is no end of steps"
                 folder = tmp_path / str(step)
                 folder.mkdir()
                 made = Doomed(engine, folder, step)
@@ -101,14 +106,19 @@ def at_every_step(engine: Engine, tmp_path: Path):
                     scenario(made)
                     died_at[step] = made.died_at
                 except Exception as error:
+                    failed.set()
                     error.add_note(f"after a kill at step {step}: {made.died_at}")
                     raise
                 finally:
                     made.vanish()
 
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            for worker in [pool.submit(work) for _ in range(AT_A_TIME)]:
-                worker.result()
+            workers = [pool.submit(work) for _ in range(AT_A_TIME)]
+            try:
+                for worker in workers:
+                    worker.result()
+            finally:
+                failed.set()  # where it is this that was interrupted
         return [died_at[step] for step in sorted(died_at) if died_at[step]]
 
     return run
@@ -184,13 +194,14 @@ def test_run(at_every_step):
     }
 
 
+@pytest.mark.chaos
 def test_up_that_starts_a_job(at_every_step):
     def scenario(system: Doomed) -> None:
-        job = {"name": "job", "slice": "s0", "image": images.TRITON, "command": ["sleep", "600"]}
+        job = {"name": "job", "slice": "s0", "image": images.TRITON, "command": SAYS}
         system.settings["jobs"] = [job]
         system.count()
         system.begin("up")
-        system.wait_dead(done=lambda: "job.running" in system.log("doomed"))
+        system.wait_dead(done=lambda: "begun" in system.log("run/logs/job-job"))
         system.up()
 
         def whole() -> bool:
