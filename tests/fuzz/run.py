@@ -10,6 +10,13 @@ tests/fuzz/seeds/TARGET, where every `make test` runs it.
 import argparse
 import subprocess
 import sys
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -21,11 +28,19 @@ def fuzz(name: str, arguments: list[str]) -> None:
     """Fuzz one target in this process, which does not return."""
     import atheris
 
+    _prefer_sources()
     with atheris.instrument_imports(include=["gateway"]):
         from tests.fuzz.targets import TARGETS
 
     atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
     atheris.Fuzz()
+
+
+def _prefer_sources() -> None:
+    """Import a module's source also where it was compiled: only there can be seen which lines run."""
+    kinds = (SourceFileLoader, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES)
+    sys.path_hooks.insert(0, FileFinder.path_hook(*kinds))
+    sys.path_importer_cache.clear()
 
 
 def main() -> int:

@@ -120,6 +120,11 @@ class _Told(FrameReader):
     def __init__(self) -> None:
         super().__init__(LIMITS.frame_bytes, LIMITS.continuations)
         self.told: list[Any] = []
+        self.yielded = False
+
+    def yield_turn(self) -> None:
+        super().yield_turn()
+        self.yielded = True
 
     def on_headers(self, stream_id: int, block: bytes, ends: bool) -> None:
         self.told.append(("headers", stream_id, bytes(block), ends))
@@ -158,6 +163,9 @@ def _frames(pieces: list[bytes]) -> tuple[list[Any], str]:
     try:
         for piece in pieces:
             reader.read_frames(piece)
+            while reader.yielded:
+                reader.yielded = False
+                reader.read_frames(b"")
     except ProtocolError as error:
         return reader.told, str(error)
     return reader.told, ""
