@@ -53,7 +53,11 @@ async def _demo(places: Places, requests: int, once: bool) -> int:
             console.print(f"PROBLEM: {problem}", style="bold red", markup=False)
         if not once:
             _invite(console, places)
-            await ended
+            broken = asyncio.ensure_future(stack.ended())
+            await asyncio.wait({ended, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                raise StackError(broken.result())
+            broken.cancel()
         return 1 if problems else 0
     except (StackError, AdminError) as error:
         console.print(f"demo: {error}", style="bold red", markup=False)

@@ -95,6 +95,24 @@ class Stack:
                 process.kill()
                 await process.wait()
 
+    async def ended(self) -> str:
+        """Wait until the launcher or the gateway ends by itself; say which."""
+        running = {"launcher": self._launcher, "gateway": self._gateway}
+        waits = {
+            asyncio.ensure_future(process.wait()): name
+            for name, process in running.items()
+            if process is not None
+        }
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        first = done.pop()
+        name, status = waits[first], first.result()
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        return f"the {name} has ended {how}; its log: {self._places.run_dir / f'{name}.log'}"
+
     async def _wait_for_slices(self, admin: Admin) -> None:
         deadline_s = asyncio.get_running_loop().time() + READY_TIMEOUT_S
         while True:
