@@ -8,12 +8,15 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """
     Replace `path` by `text`: a reader sees the old content or the new, never a part.
 
     The folder is made when it is missing. The file's data is on disk before its name is, so a
     crash leaves one of the two versions; a full disk leaves the old one.
+
+    Args:
+        mode: The file's permissions, whatever they were before.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full.
@@ -25,7 +28,7 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

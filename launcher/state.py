@@ -205,7 +205,8 @@ class StateStore:
 
     def _write(self) -> None:
         assert self.state is not None
-        write_atomically(self.path, STATE.dump_json(self.state, indent=2).decode() + "\n")
+        text = STATE.dump_json(self.state, indent=2).decode() + "\n"
+        write_atomically(self.path, text, mode=0o600)  # environments may hold secrets
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,13 @@ def test_what_was_written_is_read_again(tmp_path):
     assert StateStore(tmp_path).load() == FULL
 
 
+def test_nobody_else_may_read_it_for_environments_may_hold_secrets(tmp_path):
+    store = StateStore(tmp_path)
+    store.begin(FULL)
+    store.change(servers=())
+    assert store.path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_change_is_on_disk_at_once_and_removal_too(tmp_path):
     store = StateStore(tmp_path)
     store.begin(FULL)
