@@ -167,7 +167,7 @@ def test_who_waits_for_a_slice_is_drawn_and_counted(
         waited = live.locator("#chart-wait canvas")
         expect(waited).to_have_attribute("aria-label", re.compile(r"p50 [\d.]+, p99 [\d.]+$"))
         lines = stack.ask("GET", "/v1/queues")[1]["queues"]
-        assert [line["model"] for line in lines if line["ended"]] == ["flower"]
+        assert "flower" in [line["model"] for line in lines if line["ended"]]
     expect(live.locator("#now-waiting")).to_have_text("0")
 
 
