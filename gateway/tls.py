@@ -13,7 +13,9 @@ from typing import Any, Final, NoReturn
 
 from contract.files import read_whole
 
-ALPN_DATA: Final = ("h2", "http/1.1")
+ALPN_DATA: Final = ("http/1.1", "h2")
+"""In this order: who offers both (curl, browsers, httpx) speaks Triton's HTTP, which is there over
+HTTP/1.1 only; clients of gRPC offer h2 alone."""
 ALPN_ADMIN: Final = ("http/1.1",)
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 PEM_BYTES_MAX: Final = 4 * 1024 * 1024
