@@ -2,7 +2,7 @@
 A command that is killed at any step whatever leaves nothing twice, and nothing behind.
 
 Each test kills at the first step, at the second, and so on until there are no more: see killing.py.
-Several at a time, each with a launcher of its own, as they mostly wait. Two are run with the other
+Several at a time, each with a launcher of its own, as they mostly wait. One is run with the other
 container tests, all of them by `make chaos`.
 """
 
@@ -146,6 +146,7 @@ def test_up_that_makes_a_container(at_every_step):
     }
 
 
+@pytest.mark.chaos
 def test_up_that_replaces_a_container(at_every_step):
     def scenario(system: Doomed) -> None:
         system.begin("up")
