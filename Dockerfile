@@ -11,17 +11,17 @@ RUN if [ "$COMPILE" = 1 ]; then \
         && apt-get install --yes --no-install-recommends gcc libc6-dev \
         && rm -rf /var/lib/apt/lists/*; \
     fi
-ENV MIG_GATEWAY_COMPILE=${COMPILE} PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
+ENV MIG_GATEWAY_COMPILE=${COMPILE} PIP_CACHE_DIR=/pip-cache PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
 # pip stays here: nothing is to be installed into what runs.
 RUN python -m venv --without-pip /opt/mig-gateway
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/pip-cache \
     pip wheel --no-deps --constraint constraints.txt --wheel-dir /wheels . \
     && pip --python /opt/mig-gateway/bin/python install --constraint constraints.txt /wheels/*.whl
 
 FROM build AS build-launcher
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/pip-cache \
     pip --python /opt/mig-gateway/bin/python install --constraint constraints.txt \
     "$(echo /wheels/*.whl)[docker]"
 

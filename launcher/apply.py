@@ -30,10 +30,11 @@ Gpus = Mapping[str, MigDriver]
 def read_facts(driver: MigDriver) -> GpuFacts:
     """Ask the GPU everything a plan needs; changes nothing. Raises GpuError."""
     try:
+        gpu, (mig_mode, mig_pending) = driver.gpu(), driver.mig_mode()
         return GpuFacts(
-            gpu=driver.gpu(),
-            mig_mode=driver.mig_mode()[0],
-            mig_pending=driver.mig_mode()[1],
+            gpu=gpu,
+            mig_mode=mig_mode,
+            mig_pending=mig_pending,
             profiles=tuple(
                 ProfileFacts(profile, driver.possible_placements(profile.id))
                 for profile in driver.profiles()

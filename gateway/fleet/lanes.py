@@ -14,6 +14,12 @@ from gateway.fleet.slices import NO_LIMIT, Slice
 
 IN_FLIGHT_MAX: Final = 1_000_000
 """The largest limit that can be set; what is derived beyond it is no limit."""
+SLOW_S: Final = 1.0
+"""A slice has nothing to work on before it has the whole request. So a request that takes longer than
+this to come is not counted on its lane until it is there: else a few clients that send byte by byte
+would keep all others from a model. For streams, how long ago the last answer may be."""
+HASTE_S: Final = 0.1
+"""The same while others wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def loopback_socket(host: str) -> socket.socket | None:
 
     Some machines are set to BBR, which paces what is sent by a timer. Between two processes of one
     machine that saves nobody's network, and each timer is an interrupt: 602 kB to a slice then cost
-    a tenth more CPU time. Reno has no timer and is in every Linux. It must be chosen before the
+    a tenth more CPU time over HTTP and a quarter more over gRPC. Reno has no timer and is in every Linux. It must be chosen before the
     connection is made, since pacing, once begun, stays.
     """
     try:

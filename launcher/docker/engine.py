@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 import docker
@@ -12,7 +12,7 @@ from docker import APIClient
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
-from launcher.docker import words
+from launcher.docker import spec, words
 from launcher.docker.failures import EngineUnreachableError, GoneError, RefusedError
 
 TIMEOUT_S: Final = 60
@@ -185,3 +185,14 @@ class Engine:
                 raise
         with contextlib.suppress(NotFound):
             self._api.wait(name, timeout=TIMEOUT_S, condition="removed")
+
+    def sweep(self, markers: Sequence[str]) -> None:
+        """Remove the containers of these starts; those of others are not touched."""
+        for marker in markers:
+            name = spec.container_name(marker)
+            try:
+                labels = self.inspect(name)["Config"]["Labels"] or {}
+            except GoneError:
+                continue
+            if labels.get(spec.MARKER) == marker:
+                self.remove(name)

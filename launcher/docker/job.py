@@ -129,14 +129,7 @@ class ContainerJobs:
 
     def sweep(self, markers: Sequence[str]) -> None:
         """Remove the containers of these starts; those of others are not touched."""
-        for marker in markers:
-            name = container_name(marker)
-            try:
-                labels = self._engine.inspect(name)["Config"]["Labels"] or {}
-            except GoneError:
-                continue
-            if labels.get(spec.MARKER) == marker:
-                self._engine.remove(name)
+        self._engine.sweep(markers)
 
     def run(
         self, job: Job, member: SliceSpec, marker: str, out: BinaryIO = sys.stdout.buffer

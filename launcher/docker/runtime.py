@@ -104,13 +104,7 @@ class DockerRuntime:
         """Remove the containers of these starts; those of others are not touched."""
         for marker in markers:
             self._servers.pop(marker, None)
-            name = container_name(marker)
-            try:
-                labels = self._engine.inspect(name)["Config"]["Labels"] or {}
-            except GoneError:
-                continue
-            if labels.get(spec.MARKER) == marker:
-                self._engine.remove(name)
+            self._engine.sweep([marker])
 
     def left(self) -> list[str]:
         """

@@ -1,23 +1,15 @@
 """Queuer: an Exchange that waits in its model's line while every slice has as much as it should."""
 
 from time import monotonic
-from typing import Final
 
 from gateway.errors import NO_SLICE, REQUEST_TIMEOUT, Fault
-from gateway.fleet.lanes import Lane
+from gateway.fleet.lanes import HASTE_S, SLOW_S, Lane
 from gateway.fleet.line import anybody
 from gateway.fleet.outcomes import REJECTED
 from gateway.fleet.places import Place
 from gateway.fleet.pools import SlicePool
 from gateway.fleet.slices import Slice
 from gateway.relay.http1.exchange import Exchange
-
-SLOW_S: Final = 1.0
-"""A slice has nothing to work on before it has the whole request. So a request that takes longer than
-this to come is not counted among what the slice's model has at once until it is there: else a few
-clients that send byte by byte would keep all others from a model."""
-HASTE_S: Final = 0.1
-"""The same while others wait."""
 
 
 class Queuer(Exchange):

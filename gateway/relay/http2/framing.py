@@ -32,7 +32,7 @@ WHOLE_BYTES_MAX: Final = 32 * 1024
 BLOCK_BYTES_MAX: Final = 128 * 1024
 """A header block. What it means is bounded as well, by hpack: to decode the worst takes 20 ms."""
 TURN_WORK: Final = 256
-"""Frames to be read before everybody else has a turn; see FrameReader.may_go_on()."""
+"""Frames to be read before everybody else has a turn; see FrameReader.yield_turn()."""
 WORK_SHIFT: Final = 6
 """64 bytes of a header block are as much work as a frame."""
 SMALL_FRAME_BYTES: Final = 1024

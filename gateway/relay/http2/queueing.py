@@ -1,17 +1,14 @@
 """Calls that wait in their model's line while every slice has as much as it should."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.errors import NO_SLICE, Fault
+from gateway.fleet.lanes import HASTE_S, SLOW_S
 from gateway.fleet.line import Line, anybody
 from gateway.fleet.pools import SlicePool
 
 if TYPE_CHECKING:
     from gateway.relay.http2.call import Call
-
-SLOW_S: Final = 1.0
-"""As in gateway.relay.http1.queuer, and HASTE_S; for streams, how long ago the last answer may be."""
-HASTE_S: Final = 0.1
 
 
 def bind_in_line(call: "Call", pool: SlicePool, line: Line) -> None:
